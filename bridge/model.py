@@ -1,0 +1,173 @@
+"""The words the stages share. Values only: frozen, self-checking, importing nothing of ours but `reply`.
+
+*envelope* is not *email*: the envelope says who is mailed, the email is what they read.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bridge.reply import Reply
+
+
+class Fault(enum.StrEnum):
+    """Who is to blame decides what happens (a refused recipient never blocks a provider; a bad key never bounces mail)."""
+
+    RECIPIENT = "recipient"
+    MESSAGE = "message"
+    PROVIDER = "provider"
+    ACCOUNT = "account"
+
+
+# The life of one recipient. queued: not tried yet. sent: a provider took it; delivered: it told us so.
+RecipientStatus = Literal["queued", "deferred", "held", "sent", "delivered", "bounced", "expired", "dropped"]
+UNRESOLVED: frozenset[str] = frozenset({"queued", "deferred", "held"})
+FAILED: frozenset[str] = frozenset({"bounced", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An address with its display name, both decoded text without control characters."""
+
+    email: str
+    name: str = ""
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """`"Ann@X.org"` -> ("Ann", "X.org"); the domain is "" where there is none (Postmaster)."""
+    local, at, domain = address.rpartition("@")
+    return (local, domain) if at else (domain, "")
+
+
+def same_recipient_key(address: str) -> str:
+    """Equal for addresses that are the same recipient: domain without case, local part exactly (RFC 5321 2.4)."""
+    local, domain = split_address(address)
+    return f"{local}@{domain.lower()}" if domain else local
+
+
+def merge_recipients(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Equal recipients merged, the first spelling kept, order kept; `Ann@x` and `ann@x` stay two."""
+    merged: dict[str, str] = {}
+    for address in addresses:
+        merged.setdefault(same_recipient_key(address), address)
+    return tuple(merged.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """Who sends and who is mailed. `reverse_path` is "" for the null one; `recipients` are merged and keep their order."""
+
+    reverse_path: str
+    recipients: tuple[str, ...]
+    smtputf8: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a message came from: for the log, the Received header and the history."""
+
+    client: str = ""  # "192.0.2.7" or "unix"
+    helo: str = ""
+    user: str = ""
+    protocol: str = "ESMTP"  # the `with` word of Received: SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP, HTTP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message we may have to answer for: raw bytes are the truth, everything parsed is derived again.
+
+    `raw` has CRLF line ends, our Received header, and a Date and Message-ID. Times are seconds since the epoch (UTC).
+    """
+
+    queue_id: str
+    envelope: Envelope
+    raw: bytes = field(repr=False)
+    created_at: float
+    expires_at: float
+    origin: Origin = Origin()
+    message_id: str = ""  # the header's value, for the log and the list
+    subject: str = ""  # decoded, shortened, for the list
+    kind: Literal["mail", "dsn"] = "mail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one attempt meant for one recipient."""
+
+    status: Literal["sent", "deferred", "bounced", "unknown"]
+    reply: Reply  # safe to show to a client
+    fault: Fault | None = None
+    detail: str = ""  # for the log only
+    provider_message_id: str = ""
+    retry_after: float | None = None  # seconds the provider asked us to wait
+    quota: bool = False  # a used-up quota may wait up to a day, other waits up to retry.maximum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """One attached or inline part. `encoded` is the payload in clean base64 without line breaks (ASCII bytes).
+
+    `filename` is decoded, without control characters and path separators, "" when the mail gives none;
+    `content_id` comes without angle brackets; `parameters` are the other Content-Type parameters (method, charset ...).
+    """
+
+    filename: str
+    content_type: str
+    encoded: bytes = field(repr=False)
+    size: int
+    disposition: Literal["attachment", "inline"] = "attachment"
+    content_id: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def content(self) -> bytes:
+        return base64.b64decode(self.encoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Email:
+    """The content as people read it. Text is valid Unicode without NUL; header values are one line each.
+
+    `headers` are those with no field of their own, in order: never Bcc or Resent-Bcc, nor the MIME ones.
+    `alternatives` are further members of multipart/alternative (a calendar, AMP), (content type with parameters, text).
+    """
+
+    sender: Mailbox  # From; email "" when there is none
+    to: tuple[Mailbox, ...] = ()
+    cc: tuple[Mailbox, ...] = ()
+    reply_to: tuple[Mailbox, ...] = ()
+    subject: str = ""
+    date: str = ""
+    message_id: str = ""
+    text: str = ""
+    html: str = ""
+    alternatives: tuple[tuple[str, str], ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    raw: bytes = field(default=b"", repr=False)  # the whole message as stored; Bcc is stripped when it is sent
+    defects: tuple[str, ...] = ()  # what was odd, for the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addressing:
+    """One call to a provider: who sees whom, and who is mailed. `recipients` = to + cc + bcc in the envelope's spelling."""
+
+    reverse_path: str
+    to: tuple[Mailbox, ...]
+    cc: tuple[Mailbox, ...] = ()
+    bcc: tuple[str, ...] = ()
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        return (*(m.email for m in self.to), *(m.email for m in self.cc), *self.bcc)
+
+
+def idempotency_key(queue_id: str, recipients: Iterable[str]) -> str:
+    """Stable over retries: the queue id and the set of recipients of the call, 16 + 1 + 32 characters or so."""
+    digest = hashlib.sha256("\n".join(sorted(recipients)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return f"{queue_id}-{digest}"

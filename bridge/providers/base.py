@@ -1,0 +1,64 @@
+"""What a provider is to the rest: it says what it can carry, splits a message into calls, and makes one call at a time.
+
+An adapter is pure where it can be (`build_request`, `parse_response`); the I/O and the mapping of every httpx exception
+to an outcome are done once, in `http.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.model import Addressing, Email, Envelope, Outcome
+from bridge.reply import Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The settings every kind of provider has. `timeout` is seconds for one call, `concurrency` calls at once."""
+
+    concurrency: int = 10
+    timeout: float = 30.0
+    on_unknown: Literal["retry", "hold"] = "retry"
+    max_unknown: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """Why a provider cannot express a message: the reply the sender hears, and the losses for the log."""
+
+    reply: Reply
+    losses: tuple[str, ...]
+
+
+class Provider(ABC):
+    """One configured provider. `idempotent`: a call repeated with the same key is done once, so `unknown` may be retried."""
+
+    kind: str
+    idempotent: bool = False
+    keeps_bodies: bool = False  # capture: what it "sends" stays in the spool with its body, committed before the 250
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.name = name
+        self.policy = policy
+
+    @abstractmethod
+    def unfit(self, email: Email, envelope: Envelope) -> Unfit | None:
+        """None when the message can be carried without loss; needs no network (DESIGN 3.8, 3.10)."""
+
+    @abstractmethod
+    def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
+        """The calls that mail exactly these recipients, each recipient in exactly one; deterministic."""
+
+    @abstractmethod
+    async def send(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> Mapping[str, Outcome]:
+        """Make one call. An outcome for every recipient of `addressing`; never raises but CancelledError.
+
+        The call ends within `policy.timeout` seconds; `key` is the idempotency key.
+        """
+
+    async def aclose(self) -> None:
+        """Give back connections."""
+        return

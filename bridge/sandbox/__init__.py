@@ -1,0 +1,1 @@
+"""A local REST email API that behaves like a real one."""
