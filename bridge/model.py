@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -75,6 +75,7 @@ class Origin:
     helo: str = ""
     user: str = ""
     protocol: str = "ESMTP"  # the `with` word of Received: SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP, HTTP
+    tls: str = ""  # "TLSv1.3 with cipher ... (256/256 bits)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,7 @@ class Email:
     attachments: tuple[Attachment, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     raw: bytes = field(default=b"", repr=False)  # the whole message as stored; Bcc is stripped when it is sent
+    protections: tuple[str, ...] = ()  # types of its signed or encrypted parts (multipart/signed ...), outermost first
     defects: tuple[str, ...] = ()  # what was odd, for the log
 
 
@@ -171,3 +173,18 @@ def idempotency_key(queue_id: str, recipients: Iterable[str]) -> str:
     """Stable over retries: the queue id and the set of recipients of the call, 16 + 1 + 32 characters or so."""
     digest = hashlib.sha256("\n".join(sorted(recipients)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
     return f"{queue_id}-{digest}"
+
+
+@dataclass(slots=True)
+class Peer:
+    """The client of one running transaction. `gone`: nobody listens for the answer any more."""
+
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a client hears for one message: one reply, or by recipient where the protocol can say so (LMTP)."""
+
+    reply: Reply
+    by_recipient: Mapping[str, Reply] = field(default_factory=dict)

@@ -55,8 +55,8 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
     def encode(self) -> bytes:
-        """The line on the wire, with its CRLF."""
-        return str(self).encode("ascii") + b"\r\n"
+        """The line on the wire, with its CRLF; an empty challenge is `334 ` with its blank (RFC 4954 4)."""
+        return (str(self) if self.text else f"{self} ").encode("ascii") + b"\r\n"
 
 
 def parse_reply(line: str) -> Reply:

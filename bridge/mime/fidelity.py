@@ -1,0 +1,121 @@
+"""What a provider would lose of a message (DESIGN 3.8): found out before anything is sent, needing no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bridge.mime.addressing import address
+from bridge.model import Email, Envelope, split_address
+from bridge.reply import Reply
+
+# Header fields that change what programs do with a mail; X-Mailer and its like may go where a shape has no headers.
+_MEANINGFUL = frozenset({"in-reply-to", "references", "auto-submitted", "precedence"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carries:
+    """What the shape of one provider's call can express.
+
+    `raw`: the MIME itself, so everything in it; the address and size limits hold all the same. `max_size`: octets, of the
+    raw message or of the estimated payload (bodies plus attachments in base64), 0 for none known. `max_recipients`: in one
+    call, 0 for none known. `envelope`: recipients are named apart from To and Cc.
+    """
+
+    raw: bool = False
+    html: bool = True
+    headers: bool = True
+    attachments: bool = True
+    inline_images: bool = True
+    alternatives: bool = False
+    reply_to: bool = True
+    names: bool = True
+    smtputf8: bool = False
+    envelope: bool = False
+    max_size: int = 0
+    max_recipients: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One thing that would be lost. `text` is for the log, `reply` is what the sender hears."""
+
+    kind: str
+    text: str
+    reply: Reply
+
+
+def losses(email: Email, envelope: Envelope, carries: Carries) -> tuple[Loss, ...]:
+    """Everything that would be lost, the worst first; () when the message goes as it is."""
+    found = [*_limits(email, envelope, carries)]
+    if not carries.raw:
+        found += [*_protections(email), *_content(email, carries), *_addresses(email, carries)]
+    return tuple(found)
+
+
+def payload_size(email: Email) -> int:
+    """Octets of the content in a JSON call, about: bodies in UTF-8, attachments in base64."""
+    texts = (email.text, email.html, *(content for _, content in email.alternatives))
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) + sum(len(a.encoded) for a in email.attachments)
+
+
+def _limits(email: Email, envelope: Envelope, carries: Carries) -> Iterator[Loss]:
+    if carries.max_size and (size := len(email.raw) if carries.raw else payload_size(email)) > carries.max_size:
+        reply = Reply(552, "5.3.4", f"Message too big for the provider: {size} octets, limit {carries.max_size}")
+        yield Loss("size", f"{size} octets exceed the limit of {carries.max_size}", reply)
+    if not carries.smtputf8 and _non_ascii_local_part(email, envelope):
+        reply = Reply(553, "5.6.7", "The provider cannot carry a non-ASCII local part")
+        yield Loss("smtputf8", "an address with a non-ASCII local part", reply)
+    if carries.max_recipients and (most := _most_recipients(email, envelope, carries)) > carries.max_recipients:
+        reply = Reply(554, "5.5.3", f"Too many recipients for the provider: limit {carries.max_recipients}")
+        yield Loss("recipients", f"{most} recipients in one call exceed {carries.max_recipients}", reply)
+
+
+def _non_ascii_local_part(email: Email, envelope: Envelope) -> bool:
+    addresses = (envelope.reverse_path, *envelope.recipients, email.sender.email)
+    return not all(split_address(address)[0].isascii() for address in addresses)
+
+
+def _most_recipients(email: Email, envelope: Envelope, carries: Carries) -> int:
+    direct = carries.raw or carries.envelope
+    calls = address(email, envelope.reverse_path, envelope.recipients, carries_envelope=direct)
+    return max((len(call.recipients) for call in calls), default=0)
+
+
+def _protections(email: Email) -> Iterator[Loss]:
+    for protection in email.protections:
+        verb = "signed" if protection == "multipart/signed" else "encrypted or signed"
+        yield _loss("protection", f"a {verb} message ({protection})")
+
+
+def _content(email: Email, carries: Carries) -> Iterator[Loss]:
+    if email.html and not carries.html:
+        yield _loss("html", "an HTML body")
+    if not carries.alternatives:
+        for content_type, _ in email.alternatives:
+            kind = "calendar" if content_type.startswith("text/calendar") else "alternative"
+            yield _loss(kind, f"an alternative body ({content_type.partition(';')[0]})")
+    inline = any(a.content_id and a.disposition == "inline" for a in email.attachments)
+    if email.attachments and not carries.attachments:
+        yield _loss("attachments", "attachments")
+    elif inline and not carries.inline_images:
+        yield _loss("inline_images", "inline images")
+    if not carries.headers and (names := _meaningful(email)):
+        yield _loss("headers", f"header fields ({', '.join(names)})")
+
+
+def _meaningful(email: Email) -> tuple[str, ...]:
+    names = dict.fromkeys(name.lower() for name, _ in email.headers)
+    return tuple(name for name in names if name in _MEANINGFUL or name.startswith("list-"))
+
+
+def _addresses(email: Email, carries: Carries) -> Iterator[Loss]:
+    if email.reply_to and not carries.reply_to and [m.email for m in email.reply_to] != [email.sender.email]:
+        yield _loss("reply_to", "a Reply-To address")
+    if not carries.names and any(mailbox.name for mailbox in (email.sender, *email.to, *email.cc)):
+        yield _loss("names", "display names")
+
+
+def _loss(kind: str, text: str) -> Loss:
+    """RFC 3463 X.6.5: conversion with loss would be needed, and is not done."""
+    return Loss(kind, text, Reply.safe(554, "5.6.5", f"The provider cannot carry {text}"))

@@ -1,0 +1,191 @@
+"""Raw bytes to an Email: never raises, whatever the bytes, and costs time linear in their number.
+
+Trace fields (Received, Return-Path), Bcc and the MIME fields are left out of `Email.headers`; all other fields without a
+place of their own are kept in order. A message inside the message stays whole, as an attachment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from bridge.mime.charset import decode
+from bridge.mime.fields import strip_bcc, summary, valid_name
+from bridge.mime.headers import clean, decode_words
+from bridge.mime.leaves import Leaf, choose, find_leaves
+from bridge.mime.mailboxes import parse_mailboxes
+from bridge.mime.params import clean_filename
+from bridge.mime.structure import DEFAULT_LIMITS, Limits, Part, parse_structure
+from bridge.mime.transfer import decode_transfer, encode_payload
+from bridge.model import Attachment, Email, Mailbox
+
+__all__ = ["Limits", "parse", "strip_bcc", "summary"]
+
+_OWN_PLACE = frozenset({b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id"})
+_LEFT_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path", b"received", b"mime-version"})
+# What the type itself says or what does not hold for the decoded payload.
+_OWN_PARAMETERS = frozenset({"name", "boundary"})
+_PROTECTED = frozenset(
+    {"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
+)  # fmt: skip
+_TOKEN = re.compile(r"[\w!#$%&'*+.^`{|}~-]+", re.ASCII)
+_PATH_OR_CONTROL = re.compile(r"[/\\:*?\"<>|]+")
+
+
+def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Email:
+    """The content of a message as people read it; what was odd is noted in `defects`."""
+    top = parse_structure(raw, limits)
+    defects = list(top.defects)
+    own, headers = _headers(top, defects)
+    leaves = list(find_leaves(top))
+    choice = choose(leaves)
+    charset = top.type.params.get("charset", "")
+    return Email(
+        sender=_sender(own.get(b"from", []), charset, defects),
+        to=_mailboxes(own.get(b"to", []), charset),
+        cc=_mailboxes(own.get(b"cc", []), charset),
+        reply_to=_mailboxes(own.get(b"reply-to", []), charset),
+        subject=decode_words(own.get(b"subject", [b""])[0], charset),
+        date=decode_words(own.get(b"date", [b""])[0]),
+        message_id=decode_words(own.get(b"message-id", [b""])[0]),
+        text=_joined([_text(raw, leaf) for leaf in choice.text]),
+        html=_text(raw, choice.html) if choice.html else "",
+        alternatives=tuple((_typed_as_text(leaf), _text(raw, leaf)) for leaf in choice.alternatives),
+        attachments=tuple(_attachment(raw, leaf, defects) for leaf in choice.attachments),
+        headers=headers,
+        raw=raw,
+        protections=_protections(top),
+        defects=tuple(dict.fromkeys(defects)),
+    )
+
+
+def _headers(top: Part, defects: list[str]) -> tuple[dict[bytes, list[bytes]], tuple[tuple[str, str], ...]]:
+    """The raw values of the fields with a place of their own, and the others as text."""
+    own: dict[bytes, list[bytes]] = {}
+    others: list[tuple[str, str]] = []
+    charset = top.type.params.get("charset", "")
+    for name, value in top.fields:
+        lower = name.lower()
+        if lower in _OWN_PLACE:
+            own.setdefault(lower, []).append(value)
+        elif lower in _LEFT_OUT or lower.startswith(b"content-"):
+            continue
+        elif valid_name(name):
+            others.append((name.decode("ascii"), decode_words(value, charset)))
+        else:
+            defects.append("header field with an invalid name, left out")
+    return own, tuple(others)
+
+
+def _sender(values: list[bytes], charset: str, defects: list[str]) -> Mailbox:
+    found = _mailboxes(values, charset)
+    if len(found) > 1:
+        defects.append("more than one From address, the first counts")
+    if found:
+        return found[0]
+    return Mailbox("", decode_words(values[0], charset)) if values else Mailbox("")
+
+
+def _mailboxes(values: Sequence[bytes], charset: str) -> tuple[Mailbox, ...]:
+    if len(values) == 1:
+        return parse_mailboxes(values[0], charset)
+    return tuple(mailbox for value in values for mailbox in parse_mailboxes(value, charset))
+
+
+def _protections(top: Part) -> tuple[str, ...]:
+    """Types of the parts that are signed or encrypted, the outermost first; messages inside are not looked into."""
+    found: list[str] = []
+    stack = [top]
+    while stack:
+        part = stack.pop()
+        if part.content_type in _PROTECTED:
+            found.append(part.content_type)
+        stack.extend(reversed(part.children))
+    return tuple(dict.fromkeys(found))
+
+
+def _text(raw: bytes, leaf: Leaf) -> str:
+    part = leaf.part
+    body = decode_transfer(raw[part.body : part.end], part.encoding)
+    text = decode(body, part.type.params.get("charset", ""))
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\x00", "")
+
+
+def _joined(texts: Sequence[str]) -> str:
+    if len(texts) < 2:
+        return "".join(texts)
+    return "\n".join(text if text.endswith("\n") else f"{text}\n" for text in texts if text)
+
+
+def _typed_as_text(leaf: Leaf) -> str:
+    """`text/calendar; method=REQUEST; charset=utf-8`: the content is text here, whatever charset it came in."""
+    params = [(key, value) for key, value in _parameters(leaf.part) if key != "charset"]
+    return "; ".join((leaf.content_type, *(f"{key}={_quoted(value)}" for key, value in params), "charset=utf-8"))
+
+
+def _quoted(value: str) -> str:
+    if _TOKEN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _parameters(part: Part) -> tuple[tuple[str, str], ...]:
+    if not part.typed:
+        return ()
+    own = part.type.params.items()
+    return tuple((key, value) for key, value in own if key not in _OWN_PARAMETERS and _TOKEN.fullmatch(key))
+
+
+def _attachment(raw: bytes, leaf: Leaf, defects: list[str]) -> Attachment:
+    part = leaf.part
+    if part.opaque:
+        return _unparsed(raw[part.start : part.end])
+    payload = raw[part.body : part.end]
+    encoding = part.encoding
+    encoded, size, clean_base64 = encode_payload(payload, encoding)
+    if not clean_base64:
+        defects.append("broken base64, decoded as far as it goes")
+    content_id = clean(decode_words(part.first(b"content-id"))).strip("<> ")
+    return Attachment(
+        filename=leaf.name or _message_name(payload, encoding, part),
+        content_type=_type_of(leaf),
+        encoded=encoded,
+        size=size,
+        disposition=_disposition(leaf, content_id),
+        content_id=content_id,
+        parameters=_parameters(part),
+    )
+
+
+def _type_of(leaf: Leaf) -> str:
+    """A file without a type is bytes; text without a name is text (RFC 2045 5.2)."""
+    return "application/octet-stream" if leaf.name and not leaf.part.typed else leaf.content_type
+
+
+def _disposition(leaf: Leaf, content_id: str) -> Literal["attachment", "inline"]:
+    if leaf.disposition in ("", "inline") and leaf.related and content_id:
+        return "inline"
+    if leaf.disposition == "inline":
+        return "inline"
+    unnamed_text = not leaf.disposition and not leaf.name and leaf.content_type in ("text/plain", "text/html")
+    return "inline" if unnamed_text else "attachment"
+
+
+def _message_name(payload: bytes, encoding: str, part: Part) -> str:
+    if part.content_type != "message/rfc822":
+        return ""
+    message = decode_transfer(payload[:65536], encoding) if encoding == "base64" else payload
+    subject = _PATH_OR_CONTROL.sub("_", summary(message)[1])
+    return clean_filename(f"{subject[:100].strip()}.eml") if subject else "message.eml"
+
+
+def _unparsed(content: bytes) -> Attachment:
+    """What lies beyond a limit, whole."""
+    encoded, size, _ = encode_payload(content, "")
+    return Attachment(
+        filename="unparsed.eml", content_type="application/octet-stream", encoded=encoded, size=size
+    )  # fmt: skip
