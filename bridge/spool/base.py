@@ -114,6 +114,10 @@ class Spool(Protocol):
         """Note a message that never needed the queue. Not durable: returns at once, is committed without fsync, and an
         error in it is only logged. Durable (`capture`): as `put`."""
 
+    def new_lease(self, until: float) -> Lease:
+        """A lease of this daemon's with an epoch that was never used, for `put`."""
+        ...
+
     async def claim(self, *, owner: str, now: float, lease_s: float, limit: int) -> Sequence[Claimed]:
         """Take at most `limit` due messages with all their due recipients, oldest due first; attempts + 1, leased, committed."""
 

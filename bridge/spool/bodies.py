@@ -1,0 +1,116 @@
+"""Bodies too large for a row: files PATH.d/xx/QUEUE-ID, complete and fsynced before their row is written.
+
+A file is written under a `.tmp` name, fsynced and renamed, and its directory is fsynced; so a row never names a file that
+a crash could have left half written. What a crash leaves over is a file without a row; `sweep` removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bridge.spool.base import SpoolError, SpoolFull
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class BodyLost(Exception):
+    """The file is missing, or is not what was written."""
+
+
+class Bodies:
+    """All methods block: they run in a thread pool."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def write(self, queue_id: str, raw: bytes) -> int:
+        """Write durably; returns the CRC. Raises SpoolFull, SpoolError."""
+        path = self._path(queue_id)
+        if path.exists():  # never touched: it may be the body of a message we have answered for
+            raise SpoolError(f"{queue_id} is in the spool already")
+        try:
+            self._make_directory(path.parent)
+            _write_file(path, raw)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise SpoolFull("no room for another message") from error
+            raise SpoolError(f"cannot write a body file: {error.strerror}") from error
+        return zlib.crc32(raw)
+
+    def read(self, queue_id: str, size: int, crc: int | None) -> bytes:
+        """Raises BodyLost."""
+        try:
+            raw = self._path(queue_id).read_bytes()
+        except OSError as error:
+            raise BodyLost(f"body file: {error.strerror}") from error
+        if len(raw) != size or zlib.crc32(raw) != crc:
+            raise BodyLost("body file is damaged")
+        return raw
+
+    def remove(self, queue_ids: Iterable[str]) -> None:
+        """What cannot be removed now is a file without a row, which the next start removes."""
+        for queue_id in queue_ids:
+            try:
+                self._path(queue_id).unlink(missing_ok=True)
+            except OSError:
+                continue
+
+    def sweep(self, known: frozenset[str], before: float) -> int:
+        """Remove files that no row names and half-written ones, if older than `before`; returns how many."""
+        removed = 0
+        for path in self._files():
+            if path.name not in known and path.stat().st_mtime <= before:
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    def _files(self) -> Iterator[Path]:
+        if self.root.is_dir():
+            for directory in self.root.iterdir():
+                if directory.is_dir():
+                    yield from list(directory.iterdir())
+
+    def _path(self, queue_id: str) -> Path:
+        if not _NAME.fullmatch(queue_id):
+            raise SpoolError("a queue id with a body file must be letters and digits")
+        return self.root / queue_id[-2:] / queue_id
+
+    def _make_directory(self, directory: Path) -> None:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+            _sync_directory(self.root.parent)
+            _sync_directory(self.root)
+
+
+def _write_file(path: Path, raw: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb", opener=_private) as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        _sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""What the operator does: retry, hold, release, drop. Recipients whose attempt is running are left alone."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.spool.intake import EVENT, Retention, plain_event
+from bridge.spool.retention import resolve
+from bridge.spool.values import insert
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    queue_ids: Sequence[str]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    recipients: int
+    files: tuple[str, ...] = ()
+
+
+# A recipient whose attempt is running is never touched: its result is still to be recorded.
+_RETRY_WAITING = """
+UPDATE recipient SET next_attempt_at = :now, lease_owner = NULL, leased_until = NULL
+WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred')
+    AND (lease_owner IS NULL OR leased_until <= :now)
+RETURNING queue_id
+"""
+# Failed ones begin a new lifetime, as long as the first one was; only a message that still has its body can be sent.
+_RETRY_FAILED = """
+UPDATE recipient SET
+    status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now, blocked_at = NULL,
+    expires_at = :now + (
+        SELECT message.expires_at - message.created_at FROM message WHERE message.queue_id = recipient.queue_id)
+WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('bounced', 'expired')
+    AND EXISTS (SELECT 1 FROM message WHERE message.queue_id = recipient.queue_id AND message.body <> '')
+RETURNING queue_id
+"""
+_HOLD = """
+UPDATE recipient SET
+    status = 'held', next_attempt_at = NULL, blocked_at = COALESCE(blocked_at, :now),
+    lease_owner = NULL, leased_until = NULL
+WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred')
+    AND (lease_owner IS NULL OR leased_until <= :now)
+RETURNING queue_id
+"""
+# The time on hold does not count towards expiry.
+_RELEASE = """
+UPDATE recipient SET
+    status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now,
+    expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
+WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status = 'held'
+RETURNING queue_id
+"""
+_DROP = """
+UPDATE recipient SET
+    status = 'dropped', next_attempt_at = NULL, begun = 0, lease_owner = NULL, leased_until = NULL
+WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred', 'held')
+    AND (lease_owner IS NULL OR leased_until <= :now)
+RETURNING queue_id
+"""
+_REOPEN = """
+UPDATE message SET resolved_at = NULL, failed = 0
+WHERE queue_id IN (SELECT value FROM json_each(?)) AND EXISTS (
+    SELECT 1 FROM recipient
+    WHERE recipient.queue_id = message.queue_id AND status IN ('queued', 'deferred', 'held'))
+"""
+
+Step = Callable[[sqlite3.Connection, Change], Changed]
+
+
+def retry(db: sqlite3.Connection, change: Change) -> Changed:
+    steps = (_RETRY_WAITING, _RELEASE, _RETRY_FAILED)
+    changed = [queue_id for sql in steps for queue_id in _update(db, sql, change)]
+    db.execute(_REOPEN, (json.dumps(changed),))
+    return _noted(db, changed, "retried", change.now)
+
+
+def hold(db: sqlite3.Connection, change: Change) -> Changed:
+    return _noted(db, _update(db, _HOLD, change), "held", change.now)
+
+
+def release(db: sqlite3.Connection, change: Change) -> Changed:
+    return _noted(db, _update(db, _RELEASE, change), "released", change.now)
+
+
+def drop(db: sqlite3.Connection, change: Change, retention: Retention) -> Changed:
+    changed = _update(db, _DROP, change)
+    noted = _noted(db, changed, "dropped", change.now)
+    resolved = resolve(db, dict.fromkeys(changed, change.now), retention)
+    return Changed(noted.recipients, resolved.files)
+
+
+def _update(db: sqlite3.Connection, sql: str, change: Change) -> list[str]:
+    """The queue id of every recipient changed."""
+    values = {"ids": json.dumps(list(change.queue_ids)), "now": change.now}
+    return [row[0] for row in db.execute(sql, values).fetchall()]
+
+
+def _noted(db: sqlite3.Connection, changed: list[str], word: str, now: float) -> Changed:
+    insert(db, "event", EVENT, [plain_event(queue_id, now, word) for queue_id in dict.fromkeys(changed)])
+    return Changed(len(changed))
+
+
+def in_turn(step: Step) -> Callable[[sqlite3.Connection, Sequence[Any]], list[Changed]]:
+    """The writer's form of a step: one change after the other."""
+    return lambda db, changes: [step(db, change) for change in changes]
