@@ -27,10 +27,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfit:
-    """Why a provider cannot express a message: the reply the sender hears, and the losses for the log."""
+    """Why a provider cannot express a message: the reply the sender hears, and the losses for the log.
+
+    `degradable`: it could be sent without what is lost, when `relay.degrade` allows that (too large a message could not).
+    """
 
     reply: Reply
     losses: tuple[str, ...]
+    degradable: bool = True
 
 
 class Provider(ABC):
