@@ -1,0 +1,182 @@
+"""Listening sockets: TCP, unix and those systemd hands over; who is let in; and how listening ends.
+
+A listener is bound first and served later, so that a taken port is one clear line before anything else has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from bridge.reply import Reply
+from bridge.smtp import replies
+from bridge.smtp.policy import Limits
+from bridge.smtp.session import Service, Session
+
+BACKLOG = 1024
+_FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)
+
+
+class ListenError(Exception):
+    """An address that cannot be listened on; the text is one line that names it."""
+
+
+class Connections:
+    """Counts the open connections of all listeners, in all and by client."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._by_client: Counter[str] = Counter()
+        self.sessions: set[Session] = set()
+
+    def admit(self, session: Session) -> Reply | None:
+        """None when the session may go on, which `leave` ends; else what it hears."""
+        crowded = self._by_client[session.client] >= self._limits.max_connections_per_client
+        if crowded or len(self.sessions) >= self._limits.max_connections:
+            return replies.TOO_MANY_CONNECTIONS
+        self._by_client[session.client] += 1
+        self.sessions.add(session)
+        return None
+
+    def leave(self, session: Session) -> None:
+        self.sessions.discard(session)
+        self._by_client[session.client] -= 1
+        if self._by_client[session.client] <= 0:
+            del self._by_client[session.client]
+
+
+class Listener:
+    """One bound address and the service behind it."""
+
+    def __init__(self, address: str, service: Service) -> None:
+        self.address = address
+        self.service = service
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+
+    def bind(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Raises ListenError."""
+        try:
+            self._sockets = bind_address(self.address, environ)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {self.address}: {_why(error)}") from error
+
+    @property
+    def port(self) -> int:
+        """The port in fact bound (useful for ":0"); 0 for a unix socket."""
+        name = self._sockets[0].getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        implicit = self.service.tls_context if self.service.policy.tls == "implicit" else None
+        handshake = self.service.limits.tls_handshake_timeout if implicit else None
+        for sock in self._sockets:
+            make = lambda: Session(self.service, loop=loop)  # noqa: E731
+            if sock.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(
+                    make, sock=sock, ssl=implicit, ssl_handshake_timeout=handshake, backlog=BACKLOG
+                )
+            else:
+                server = await loop.create_server(
+                    make, sock=sock, ssl=implicit, ssl_handshake_timeout=handshake, backlog=BACKLOG
+                )
+            self._servers.append(server)
+
+    def close(self) -> None:
+        """Stop accepting; open sessions go on."""
+        for server in self._servers:
+            server.close()
+        for sock in self._sockets:
+            sock.close()
+        path = unix_path(self.address)
+        if path:
+            path.unlink(missing_ok=True)
+
+
+def unix_path(address: str) -> Path | None:
+    return Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+
+
+def bind_address(address: str, environ: Mapping[str, str]) -> list[socket.socket]:
+    """Sockets for `host:port`, `[v6]:port`, `:port` (all interfaces), `unix:/path` or `systemd:NAME`. Raises OSError."""
+    if address.startswith("systemd:"):
+        return _systemd_sockets(address.removeprefix("systemd:"), environ)
+    if path := unix_path(address):
+        return [_bind_unix(path)]
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, place in {(info[0], info[4]) for info in found}:
+            sockets.append(_bind_tcp(family, place))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_tcp(family: int, place: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """A socket left behind by a daemon that was killed is replaced; one that answers is not."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+            if sock.connect_ex(str(path)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink()
+        sock.close()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        path.chmod(0o660)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _systemd_sockets(name: str, environ: Mapping[str, str]) -> list[socket.socket]:
+    """The sockets that systemd passed under this FileDescriptorName (sd_listen_fds_with_names(3))."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        raise OSError(errno.ENOENT, "systemd passed no sockets to this process")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(environ.get("LISTEN_FDS", "0"))
+    names += ["unknown"] * (count - len(names))
+    sockets = [socket.socket(fileno=_FIRST_SYSTEMD_FD + i) for i in range(count) if names[i] == name]
+    if not sockets:
+        raise OSError(errno.ENOENT, f"systemd passed no socket named {name}")
+    for sock in sockets:
+        sock.setblocking(False)
+    return sockets
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "the address is in use already"
+    if error.errno == errno.EACCES:
+        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    return error.strerror or str(error)

@@ -1,0 +1,58 @@
+"""Who may relay through a listener: rules only, values in, values out."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Literal
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerPolicy:
+    """One listener's rules.
+
+    `allowed_networks`: who may relay without AUTH unless `require_auth`; the peers of a unix socket are local.
+    """
+
+    protocol: Literal["smtp", "lmtp"] = "smtp"
+    tls: Literal["none", "starttls", "implicit"] = "starttls"
+    require_tls: bool = False
+    require_auth: bool = False
+    allowed_networks: tuple[Network, ...] = ()
+    auth_mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    auth_without_tls: bool = False
+    bare_newlines: Literal["normalize", "reject"] = "normalize"
+
+    def may_relay(self, client: str, *, authenticated: bool) -> bool:
+        if authenticated:
+            return True
+        return not self.require_auth and is_allowed(client, self.allowed_networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes in octets, times in seconds."""
+
+    max_message_size: int = 25 * 1024 * 1024
+    max_recipients: int = 1000
+    max_connections: int = 1000
+    max_connections_per_client: int = 100
+    max_errors: int = 20
+    max_junk_commands: int = 100
+    timeout: float = 300.0
+    tls_handshake_timeout: float = 30.0
+
+
+def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:
+    """An IPv4 client on a dual-stack socket (::ffff:192.0.2.1) is matched as IPv4. "unix" is always local."""
+    if client == "unix":
+        return True
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

@@ -1,0 +1,489 @@
+"""One SMTP or LMTP session: the commands, in the order RFC 5321 4.1.4 and RFC 2033 allow, and what each answers."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from bridge.mime.trace import has_bare_newline
+from bridge.model import Answer, Envelope, Origin, Peer, merge_recipients, same_recipient_key
+from bridge.reply import LOCAL_ERROR, MESSAGE_TOO_BIG, SHUTTING_DOWN, Reply
+from bridge.smtp import replies
+from bridge.smtp.auth import Authenticator, User
+from bridge.smtp.policy import Limits, ListenerPolicy
+from bridge.smtp.sasl import Refused, authenticate, challenge_text
+from bridge.smtp.syntax import MailCommand, parse_mail, parse_rcpt
+from bridge.smtp.wire import MAX_AUTH_LINE, Disconnected, LineTooLong, Wire
+
+log: Any = structlog.get_logger()
+
+OFF_LOOP_SIZE = 256 * 1024  # octets of a message from which scanning it goes to a thread
+_JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
+_BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
+_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
+
+# The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
+Submit = Callable[..., "asyncio.Task[Answer]"]
+Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
+
+
+@dataclass(kw_only=True)
+class Service:
+    """What all sessions of one listener share."""
+
+    hostname: str
+    policy: ListenerPolicy
+    limits: Limits
+    auth: Authenticator
+    submit: Submit
+    gate: Gate
+    tls_context: ssl.SSLContext | None = None
+    sessions: set[Session] = field(default_factory=set)
+    admit: Callable[[Session], Reply | None] = lambda session: None
+    leave: Callable[[Session], None] = lambda session: None
+    stopping: bool = False
+
+
+class Session(Wire):
+    """The state of one client: who it is, and the transaction it is in."""
+
+    def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop, timeout=service.limits.timeout)
+        self.service = service
+        self.user: User | None = None
+        self.helo = ""
+        self.extended = False
+        self._errors = 0
+        self._junk = 0
+        self._done = False
+        self._reading_command = False
+        self._peer: Peer | None = None
+        self._allowed: bool | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._mail: MailCommand | None = None
+        self._recipients: list[str] = []
+        self._refused_recipients = False
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._mail is not None
+
+    # --- life
+
+    async def serve(self) -> None:
+        if refusal := self.service.admit(self):
+            await self.send(refusal)
+            return
+        log.debug("connection.opened", client=self.client)
+        try:
+            await self.send(replies.banner(self.service.hostname, self.service.policy.protocol))
+            while not self._done:
+                await self._next_command()
+        finally:
+            self.service.leave(self)
+            log.debug("connection.closed", client=self.client, errors=self._errors)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._peer:
+            self._peer.gone = True
+        super().connection_lost(error)
+
+    def eof_received(self) -> bool:
+        if self._peer:
+            self._peer.gone = True
+        return super().eof_received()
+
+    def stop(self, *, force: bool = False) -> None:
+        """Shutdown: a session between transactions hears 421 now, one in a transaction after it, or now if `force`."""
+        if self._reading_command and (force or not self.in_transaction) and self.transport is not None:
+            self._writer.write(SHUTTING_DOWN.encode())
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    async def _next_command(self) -> None:
+        if self.service.stopping and not self.in_transaction:
+            await self._goodbye(SHUTTING_DOWN)
+            return
+        self._reading_command = True
+        try:
+            line = await self.read_line()
+        except LineTooLong:
+            await self._refuse(replies.LINE_TOO_LONG)
+            return
+        finally:
+            self._reading_command = False
+        try:
+            await self._execute(line)
+        except (Disconnected, ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            # Whatever it was, it is ours and temporary; the cause stays in the log.
+            log.exception("session.error", client=self.client)
+            self._reset()
+            await self._refuse(LOCAL_ERROR)
+
+    async def _execute(self, line: bytes) -> None:
+        if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands
+            await self._goodbye(replies.GARBLED)
+            return
+        if b"\0" in line or b"\r" in line:
+            await self._refuse(replies.GARBLED)
+            return
+        word, _, argument = line.strip(b" \t").partition(b" ")
+        verb = word.decode("ascii", "replace").upper()
+        command = _COMMANDS.get(verb)
+        if command is None:
+            await self._unknown(verb)
+        elif self.service.policy.require_tls and not self.tls and verb not in _BEFORE_TLS:
+            await self._refuse(replies.NEED_TLS)
+        else:
+            if verb in _JUNK:
+                self._junk += 1
+            await command(self, argument.strip(b" \t").decode("utf-8", "surrogateescape"))
+        if self._junk > self.service.limits.max_junk_commands:
+            await self._goodbye(replies.TOO_MANY_ERRORS)
+
+    async def _unknown(self, verb: str) -> None:
+        if verb in _HTTP:  # a browser or a cross-protocol attack (ALPACA): its headers are no commands
+            await self._goodbye(replies.NOT_HTTP)
+        elif not verb.isascii() or not verb:
+            await self._refuse(replies.GARBLED)
+        else:
+            await self._refuse(replies.UNKNOWN_COMMAND)
+
+    async def _refuse(self, reply: Reply, **facts: Any) -> None:
+        """Answer with an error; too many of them end the session."""
+        self._errors += 1
+        if facts:
+            log.info(
+                "message.rejected",
+                client=self.client,
+                user=self.user.name if self.user else "",
+                code=reply.code,
+                enhanced=reply.enhanced,
+                text=reply.text,
+                **facts,
+            )
+        await self.send(reply)
+        if self._errors >= self.service.limits.max_errors:
+            await self._goodbye(replies.TOO_MANY_ERRORS)
+
+    async def _goodbye(self, reply: Reply) -> None:
+        if not self._done:
+            self._done = True
+            await self.send(reply)
+
+    # --- greeting
+
+    async def smtp_HELO(self, argument: str) -> None:
+        if self.service.policy.protocol == "lmtp":
+            await self._refuse(replies.UNKNOWN_COMMAND)  # RFC 2033 4.1
+        elif not argument:
+            await self._refuse(replies.NEED_HOSTNAME)
+        else:
+            self._greeted(argument, extended=False)
+            await self.send_lines(250, [self.service.hostname])
+
+    async def smtp_EHLO(self, argument: str) -> None:
+        if self.service.policy.protocol == "lmtp":
+            await self._refuse(replies.UNKNOWN_COMMAND)
+        else:
+            await self._extended_hello(argument)
+
+    async def smtp_LHLO(self, argument: str) -> None:
+        if self.service.policy.protocol != "lmtp":
+            await self._refuse(replies.UNKNOWN_COMMAND)
+        else:
+            await self._extended_hello(argument)
+
+    async def _extended_hello(self, argument: str) -> None:
+        if not argument:
+            await self._refuse(replies.NEED_HOSTNAME)
+            return
+        self._greeted(argument, extended=True)
+        await self.send_lines(250, [self.service.hostname, *self._extensions()])
+
+    def _greeted(self, argument: str, *, extended: bool) -> None:
+        self.helo = argument
+        self.extended = extended
+        self._reset()
+
+    def _extensions(self) -> list[str]:
+        words = ["PIPELINING", f"SIZE {self.service.limits.max_message_size}"]
+        if self._can_start_tls():
+            words.append("STARTTLS")
+        if self.service.auth and self._auth_is_safe():
+            words.append("AUTH " + " ".join(self.service.policy.auth_mechanisms))
+        return [*words, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
+
+    def _can_start_tls(self) -> bool:
+        return self.service.policy.tls == "starttls" and self.service.tls_context is not None and not self.tls
+
+    def _auth_is_safe(self) -> bool:
+        return self.tls or self.service.policy.auth_without_tls
+
+    # --- small commands
+
+    async def smtp_NOOP(self, argument: str) -> None:
+        await self.send(replies.OK)
+
+    async def smtp_RSET(self, argument: str) -> None:
+        if argument:
+            await self._refuse(replies.NO_ARGUMENT)
+            return
+        self._reset()
+        await self.send(replies.OK)
+
+    async def smtp_QUIT(self, argument: str) -> None:
+        if argument:
+            await self._refuse(replies.NO_ARGUMENT)
+            return
+        await self._goodbye(replies.BYE)
+
+    async def smtp_HELP(self, argument: str) -> None:
+        await self.send(replies.HELP)
+
+    async def smtp_VRFY(self, argument: str) -> None:
+        await (self.send(replies.CANNOT_VRFY) if argument else self._refuse(replies.BAD_PARAMETER))
+
+    async def smtp_EXPN(self, argument: str) -> None:
+        await self._refuse(replies.NOT_IMPLEMENTED)
+
+    # --- TLS and AUTH
+
+    async def smtp_STARTTLS(self, argument: str) -> None:
+        if argument:
+            await self._refuse(replies.NO_ARGUMENT)
+        elif self.tls:
+            await self._refuse(replies.TLS_ACTIVE)
+        elif self.in_transaction:
+            await self._refuse(replies.BAD_SEQUENCE)
+        elif self.service.tls_context is None or not self._can_start_tls():
+            await self._refuse(replies.NOT_IMPLEMENTED)
+        else:
+            await self._start_tls(self.service.tls_context)
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        if not await self.upgrade(context, timeout=self.service.limits.tls_handshake_timeout):
+            log.info("connection.tls_failed", client=self.client)
+            self._done = True
+            return
+        # RFC 3207 4.2: what was said before counts no more.
+        self.helo, self.extended, self.user = "", False, None
+        self._reset()
+
+    async def smtp_AUTH(self, argument: str) -> None:
+        if refusal := self._auth_refusal(argument):
+            await self._refuse(refusal)
+            return
+        mechanism, _, initial = argument.partition(" ")
+        try:
+            self.user = await authenticate(
+                mechanism.upper(),
+                initial.strip().encode("utf-8", "surrogateescape"),
+                ask=self._ask,
+                auth=self.service.auth,
+                hostname=self.service.hostname,
+            )
+        except Refused as refused:
+            log.warning("connection.auth", client=self.client, ok=False, code=refused.reply.code)
+            await self._refuse(refused.reply)
+            return
+        log.info("connection.auth", client=self.client, ok=True, user=self.user.name, mechanism=mechanism.upper())
+        await self.send(replies.AUTHENTICATED)
+
+    def _auth_refusal(self, argument: str) -> Reply | None:
+        if not self.service.auth:
+            return replies.NOT_IMPLEMENTED
+        if not self._auth_is_safe():
+            return replies.AUTH_NEEDS_TLS
+        if not self.extended:
+            return replies.NEED_HELO
+        if self.user:
+            return replies.ALREADY_AUTHENTICATED
+        if self.in_transaction:
+            return replies.BAD_SEQUENCE
+        if not argument:
+            return replies.AUTH_SYNTAX
+        known = argument.partition(" ")[0].upper() in self.service.policy.auth_mechanisms
+        return None if known else replies.UNKNOWN_MECHANISM
+
+    async def _ask(self, challenge: bytes) -> bytes:
+        await self.send(challenge_text(challenge))
+        try:
+            return (await self.read_line(MAX_AUTH_LINE)).strip(b" \t")
+        except LineTooLong:
+            raise Refused(replies.AUTH_LINE_TOO_LONG) from None
+
+    # --- the transaction
+
+    async def smtp_MAIL(self, argument: str) -> None:
+        refusal = self._mail_refusal()
+        if refusal:
+            await self._refuse(refusal, reverse_path="")
+            return
+        mail = parse_mail(argument, hostname=self.service.hostname, max_size=self.service.limits.max_message_size)
+        if isinstance(mail, Reply):
+            await self._refuse(mail, reverse_path="")
+        elif self.user and not self.user.may_send_as(mail.reverse_path):
+            await self._refuse(replies.SENDER_NOT_ALLOWED, reverse_path=mail.reverse_path)
+        elif closed := await self.service.gate():
+            await self._refuse(closed, reverse_path=mail.reverse_path)
+        else:
+            self._mail = mail
+            await self.send(replies.SENDER_OK)
+
+    def _mail_refusal(self) -> Reply | None:
+        if not self.helo:
+            return replies.NEED_HELO
+        if self._mail:
+            return replies.NESTED_MAIL
+        if self.service.stopping:
+            self._done = True
+            return SHUTTING_DOWN
+        if self._may_relay():
+            return None
+        return replies.NEED_AUTH if self.service.auth else replies.RELAY_DENIED
+
+    def _may_relay(self) -> bool:
+        if self.user:
+            return True
+        if self._allowed is None:
+            self._allowed = self.service.policy.may_relay(self.client, authenticated=False)
+        return self._allowed
+
+    async def smtp_RCPT(self, argument: str) -> None:
+        if self._mail is None:
+            await self._refuse(replies.NEED_MAIL)
+            return
+        if len(self._recipients) >= self.service.limits.max_recipients:
+            self._refused_recipients = True
+            await self.send(
+                replies.TOO_MANY_RECIPIENTS
+            )  # no error of the client: it sends the rest again (RFC 5321 4.5.3.1.10)
+            return
+        address = parse_rcpt(argument, hostname=self.service.hostname, smtputf8=self._mail.smtputf8)
+        if isinstance(address, Reply):
+            self._refused_recipients = True
+            await self._refuse(address, reverse_path=self._mail.reverse_path)
+            return
+        self._recipients.append(address)
+        await self.send(replies.RECIPIENT_OK)
+
+    async def smtp_DATA(self, argument: str) -> None:
+        mail = self._mail
+        if argument:
+            await self._refuse(replies.NO_ARGUMENT)
+        elif mail is None:
+            await self._refuse(replies.NEED_MAIL)
+        elif not self._recipients:
+            await self._refuse(replies.NO_VALID_RECIPIENTS if self._refused_recipients else replies.NEED_RCPT)
+        else:
+            recipients = self._recipients
+            await self.send(replies.START_DATA)
+            try:
+                content = await self.read_data(self.service.limits.max_message_size)
+                await self._accept(mail, recipients, content)
+            finally:
+                self._reset()
+
+    async def _accept(self, mail: MailCommand, recipients: list[str], content: bytes | None) -> None:
+        refusal = await self._content_refusal(content)
+        if refusal or content is None:
+            refusal = refusal or MESSAGE_TOO_BIG
+            await self._answer_all(recipients, Answer(reply=refusal))
+            log.info(
+                "message.rejected",
+                client=self.client,
+                reverse_path=mail.reverse_path,
+                code=refusal.code,
+                enhanced=refusal.enhanced,
+                text=refusal.text,
+            )
+            return
+        envelope = Envelope(
+            reverse_path=mail.reverse_path, recipients=merge_recipients(recipients), smtputf8=mail.smtputf8
+        )
+        await self._answer_all(recipients, await self._submit(envelope, content))
+
+    async def _content_refusal(self, content: bytes | None) -> Reply | None:
+        if content is None:
+            return MESSAGE_TOO_BIG
+        if self.service.policy.bare_newlines == "reject":
+            bare = (
+                await asyncio.to_thread(has_bare_newline, content)
+                if len(content) > OFF_LOOP_SIZE
+                else has_bare_newline(content)
+            )
+            if bare:
+                return replies.BARE_NEWLINE
+        return None
+
+    async def _submit(self, envelope: Envelope, content: bytes) -> Answer:
+        self._peer = peer = Peer(gone=self.eof)
+        task = self.service.submit(
+            envelope,
+            content,
+            origin=self._origin(),
+            peer=peer,
+            by_recipient=self.service.policy.protocol == "lmtp",
+        )
+        try:
+            # The task is its maker's: a client that hangs up now ends this session, not the commit.
+            return await asyncio.shield(task)
+        finally:
+            self._peer = None
+
+    async def _answer_all(self, recipients: list[str], answer: Answer) -> None:
+        """One reply for SMTP; for LMTP one for each RCPT that was accepted, in order (RFC 2033 4.2)."""
+        if self.service.policy.protocol != "lmtp":
+            await self.send(answer.reply)
+            return
+        by_key: Mapping[str, Reply] = {same_recipient_key(a): r for a, r in answer.by_recipient.items()}
+        for address in recipients:
+            await self.send(by_key.get(same_recipient_key(address), answer.reply))
+
+    def _origin(self) -> Origin:
+        return Origin(
+            client=self.client,
+            helo=self.helo,
+            user=self.user.name if self.user else "",
+            protocol=self._protocol_word(),
+            tls=self.tls_description(),
+        )
+
+    def _protocol_word(self) -> str:
+        """The `with` word of the Received header (RFC 3848)."""
+        base = "LMTP" if self.service.policy.protocol == "lmtp" else "ESMTP" if self.extended else "SMTP"
+        if base == "SMTP":
+            return base
+        return base + ("S" if self.tls else "") + ("A" if self.user else "")
+
+
+_Command = Callable[[Session, str], Awaitable[None]]
+_COMMANDS: dict[str, _Command] = {
+    "HELO": Session.smtp_HELO,
+    "EHLO": Session.smtp_EHLO,
+    "LHLO": Session.smtp_LHLO,
+    "MAIL": Session.smtp_MAIL,
+    "RCPT": Session.smtp_RCPT,
+    "DATA": Session.smtp_DATA,
+    "RSET": Session.smtp_RSET,
+    "NOOP": Session.smtp_NOOP,
+    "QUIT": Session.smtp_QUIT,
+    "HELP": Session.smtp_HELP,
+    "VRFY": Session.smtp_VRFY,
+    "EXPN": Session.smtp_EXPN,
+    "AUTH": Session.smtp_AUTH,
+    "STARTTLS": Session.smtp_STARTTLS,
+}

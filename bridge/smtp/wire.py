@@ -1,0 +1,261 @@
+"""One connection's bytes on top of aiosmtpd: reading lines and DATA in blocks, writing replies, time-outs, TLS.
+
+aiosmtpd reads line by line through a StreamReader, which makes a 10 MB message three times slower, lets a line without CRLF grow
+without bound, closes silently on time-outs and cuts a slow DATA that flows. So its connection, protocol and task
+handling are kept, and what reads and writes is ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import Session as AiosmtpdSession
+
+from bridge.reply import Reply
+from bridge.smtp import replies
+
+MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, CRLF included
+MAX_MAIL_COMMAND = 2048  # with SIZE, BODY, SMTPUTF8, AUTH=, RET, ENVID, and the DSN parameters of RCPT
+MAX_AUTH_LINE = 12288  # RFC 4954 4
+_LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH_LINE + 16}
+HIGH_WATER = 256 * 1024  # unread octets before the socket is paused
+_NEVER = float("inf")
+_END = b"\r\n.\r\n"
+
+
+class LineTooLong(Exception):
+    """The line was read to its end and thrown away."""
+
+
+class Disconnected(Exception):
+    """The client closed its side with nothing more to read."""
+
+
+class Wire(SMTP):
+    """The connection itself. Subclasses implement `serve`."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        # Not SMTP.__init__: it walks every attribute with `inspect` for each connection (0.3 ms) and sets class-level
+        # limits that all sessions share.
+        reader = asyncio.StreamReader(loop=loop)
+        asyncio.StreamReaderProtocol.__init__(self, reader, self._cb_client_connected, loop=loop)
+        self.loop = loop
+        self.session: AiosmtpdSession | None = None
+        self.transport: Any = None
+        self.client = ""
+        self.tls = False
+        self.eof = False
+        self._original_transport = None
+        self._tls_protocol = None
+        self._timeout_duration = timeout
+        self._timeout_handle: asyncio.TimerHandle | None = None
+        self._deadline = _NEVER
+        self._handler_coroutine: asyncio.Task[None] | None = None
+        self._buffer = bytearray()
+        self._high_water = HIGH_WATER
+        self._reading_paused = False
+        self._more: asyncio.Future[None] | None = None
+
+    # --- the connection
+
+    async def serve(self) -> None:
+        raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if isinstance(peer, tuple) else "unix"
+        self.tls = transport.get_extra_info("ssl_object") is not None
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.eof = True
+        self._wake()
+        super().connection_lost(error)
+
+    def eof_received(self) -> bool:
+        """A client that only closed its writing side (`nc -N`) still gets its answers; aiosmtpd would cancel the handler."""
+        self.eof = True
+        self._wake()
+        return not self.tls
+
+    def _set_rset_state(self) -> None:
+        """aiosmtpd's envelope is not used: it cannot tell a null reverse path from none."""
+
+    async def _handle_client(self) -> None:
+        try:
+            await self.serve()
+        except (ConnectionError, Disconnected):
+            pass
+        finally:
+            self._deadline = _NEVER
+            self._writer.close()
+
+    # --- time
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """One timer a connection, which looks at the deadline when it fires, instead of a new timer for each command."""
+        self._deadline = self.loop.time() + (duration or self._timeout_duration)
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_at(self._deadline, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        now = self.loop.time()
+        if self._deadline > now:
+            again = self._deadline if self._deadline != _NEVER else now + self._timeout_duration
+            self._timeout_handle = self.loop.call_at(again, self._timeout_cb)
+            return
+        if self.transport is not None:
+            self._writer.write(replies.IDLE.encode())
+            self.transport.close()
+
+    # --- reading
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > self._high_water and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()  # type: ignore[attr-defined]
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def _fill(self) -> None:
+        """Wait until there is more in the buffer; raises Disconnected at the end of the stream."""
+        if self.eof:
+            raise Disconnected
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()  # type: ignore[attr-defined]
+        self._more = self.loop.create_future()
+        try:
+            await self._more
+        finally:
+            self._more = None
+
+    async def read_line(self, limit: int = 0) -> bytes:
+        """The next line without its CRLF or LF. `limit` 0: that of the command in it. Raises LineTooLong, Disconnected.
+
+        The time-out is for the whole line: trickling octets does not extend it.
+        """
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        if end < 0:
+            self._reset_timeout()
+            end = await self._find_line_end(limit or MAX_AUTH_LINE + 16)
+            self._deadline = _NEVER
+        line = bytes(buffer[:end])
+        del buffer[: end + 1]
+        if end + 1 > (limit or _LONG.get(line[:4].upper(), MAX_COMMAND)):
+            raise LineTooLong
+        return line[:-1] if line.endswith(b"\r") else line
+
+    async def _find_line_end(self, limit: int) -> int:
+        buffer = self._buffer
+        while (end := buffer.find(b"\n")) < 0:
+            if len(buffer) > limit:
+                await self._skip_line()
+                raise LineTooLong
+            await self._fill()
+        return end
+
+    async def _skip_line(self) -> None:
+        buffer = self._buffer
+        while (end := buffer.find(b"\n")) < 0:
+            buffer.clear()
+            await self._fill()
+        del buffer[: end + 1]
+
+    async def read_data(self, max_size: int) -> bytes | None:
+        """DATA up to CRLF.CRLF (only that ends it), dots unstuffed; None when it was larger than `max_size` octets.
+
+        Too large a message is read to its end and thrown away (RFC 5321 4.2.5). The time-out is for each block.
+        """
+        self._high_water = max_size + HIGH_WATER
+        try:
+            return await self._collect(max_size)
+        finally:
+            self._high_water = HIGH_WATER
+            self._deadline = _NEVER
+
+    async def _collect(self, max_size: int) -> bytes | None:
+        buffer = self._buffer
+        too_big = False
+        scanned = 0
+        while True:
+            if not too_big and buffer.startswith(b".\r\n"):
+                del buffer[:3]
+                return b""
+            end = buffer.find(_END, max(0, scanned - len(_END) + 1))
+            if end >= 0:
+                break
+            scanned = len(buffer)
+            # Dots that stuffing added do not count; whether they made the difference is seen at the end.
+            if scanned > max_size * 2 + HIGH_WATER or (scanned > max_size and not self._may_fit(max_size)):
+                too_big = True
+                del buffer[: -len(_END) + 1]
+                scanned = len(buffer)
+            self._reset_timeout()
+            await self._fill()
+        content = b"" if too_big else _unstuff(bytes(buffer[: end + 2]))
+        del buffer[: end + len(_END)]
+        return None if too_big or len(content) > max_size else content
+
+    def _may_fit(self, max_size: int) -> bool:
+        return len(self._buffer) - self._buffer.count(b"\r\n.") <= max_size
+
+    # --- writing
+
+    async def send(self, reply: Reply) -> None:
+        await self._write(reply.encode())
+
+    async def send_lines(self, code: int, lines: Iterable[str]) -> None:
+        """A multi-line reply: `250-first`, ..., `250 last` (RFC 5321 4.2.1)."""
+        texts = list(lines)
+        marks = ["-"] * (len(texts) - 1) + [" "]
+        await self._write(
+            "".join(f"{code}{m}{t}\r\n" for m, t in zip(marks, texts, strict=True)).encode("ascii", "replace")
+        )
+
+    async def _write(self, data: bytes) -> None:
+        if self.transport is None:
+            raise Disconnected
+        self._writer.write(data)
+        if self._paused:  # type: ignore[attr-defined]  # asyncio: the write buffer is full, a client that does not read
+            self._reset_timeout()
+            await self._writer.drain()
+            self._deadline = _NEVER
+
+    # --- TLS
+
+    async def upgrade(self, context: ssl.SSLContext, *, timeout: float) -> bool:
+        """STARTTLS: answer 220, drop whatever came before the handshake (CVE-2011-0411), upgrade. False when it failed."""
+        self._transport.pause_reading()  # type: ignore[attr-defined]
+        self._buffer.clear()
+        self._writer.write(replies.READY_FOR_TLS.encode())
+        try:
+            await self._writer.start_tls(context, ssl_handshake_timeout=timeout)
+        except (OSError, asyncio.CancelledError, TimeoutError):
+            if self.transport is None or self.eof:
+                raise
+            return False
+        self.transport = self._writer.transport
+        self.tls = True
+        return True
+
+    def tls_description(self) -> str:
+        """`TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)` for the Received header; "" without TLS."""
+        cipher = self._writer.get_extra_info("cipher") if self.tls else None
+        return f"{cipher[1]} with cipher {cipher[0]} ({cipher[2]}/{cipher[2]} bits)" if cipher else ""
+
+
+def _unstuff(content: bytes) -> bytes:
+    """RFC 5321 4.5.2: the first dot of a line that begins with one goes."""
+    if content.startswith(b"."):
+        content = content[1:]
+    return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
