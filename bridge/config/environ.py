@@ -1,0 +1,103 @@
+"""Settings from the environment: `SMTP_BRIDGE_SMTP__LISTENER__ADDRESS` is `address` in `[smtp.listener]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bridge.config.file import CONFIG_VARIABLE, KeyPath
+from bridge.config.places import Places
+from bridge.config.schema import nearest, tables
+from bridge.config.types import decode_json
+
+PREFIX = "SMTP_BRIDGE_"
+# What Kubernetes injects for a Service called smtp-bridge.
+_KUBERNETES = re.compile(r"SMTP_BRIDGE_(SERVICE_(HOST|PORT).*|PORT(_[0-9]+_(TCP|UDP).*)?)")
+
+
+class VariableProblem(Exception):
+    """A variable that cannot be used; the text is the line for the operator."""
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that are settings, shorter names first: a whole table comes before a key in it."""
+    ours = (name for name in environ if name.startswith(PREFIX) and name != CONFIG_VARIABLE)
+    return {name: environ[name] for name in sorted(ours) if not _KUBERNETES.fullmatch(name)}
+
+
+def variable_for(key: str) -> str:
+    """`smtp.hostname` -> SMTP_BRIDGE_SMTP__HOSTNAME."""
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def unknown_variable(name: str) -> str:
+    meant = nearest(".".join(_names(name)))
+    return f"unknown variable '{name}'" + (f"; did you mean '{variable_for(meant)}'?" if meant else "")
+
+
+def overlay(tree: dict[str, Any], settings: Mapping[str, str], places: Places) -> Iterator[str]:
+    """Write the variables into the tree read from the file, and yield what is wrong with them."""
+    for name, value in settings.items():
+        try:
+            _place(tree, name, value, places)
+        except VariableProblem as problem:
+            yield str(problem)
+
+
+def _names(variable: str) -> tuple[str, ...]:
+    return tuple(variable[len(PREFIX) :].lower().split("__"))
+
+
+def _place(tree: dict[str, Any], variable: str, value: str, places: Places) -> None:
+    *outer, last = _names(variable)
+    table: dict[str, Any] = tree
+    path: KeyPath = ()
+    for depth, name in enumerate(outer, 1):
+        names = tuple(outer[:depth])
+        if names not in tables() or variable != variable.upper():
+            raise VariableProblem(unknown_variable(variable))
+        table, path = _enter(table, (*path, name), variable, places, many=tables()[names])
+    if (*outer, last) in tables():
+        _refuse_array(table.get(last), (*path, last), variable, places)
+        table[last] = _decode(variable, value)
+    else:
+        table[last] = value
+    places.note_variable((*path, last), variable)
+
+
+def _enter(
+    table: dict[str, Any], path: KeyPath, variable: str, places: Places, *, many: bool
+) -> tuple[dict[str, Any], KeyPath]:
+    """The table called path[-1], made if it is missing; the only one of an array of tables."""
+    name = str(path[-1])
+    inner = table.setdefault(name, [{}] if many else {})
+    if many and isinstance(inner, dict):
+        inner = table[name] = [inner]
+    if isinstance(inner, list):
+        _refuse_array(inner, path, variable, places)
+        inner = inner or [{}]
+        table[name], path, inner = inner, (*path, 0), inner[0]
+    if not isinstance(inner, dict):
+        raise VariableProblem(f"{variable}: '{_dotted(path)}' is no table in {places.of(path).text}")
+    return inner, path
+
+
+def _refuse_array(existing: Any, path: KeyPath, variable: str, places: Places) -> None:
+    if isinstance(existing, list) and len(existing) > 1:
+        where = places.of((*path, 1)).text
+        raise VariableProblem(
+            f"{variable}: '{_dotted(path)}' has {len(existing)} tables (the second at {where}), so it is not clear which is meant"
+        )
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(name for name in path if isinstance(name, str))
+
+
+def _decode(variable: str, value: str) -> Any:
+    """A whole table in one variable is JSON."""
+    try:
+        return decode_json(value)
+    except ValueError as error:
+        raise VariableProblem(f"{variable}: {error}; a whole table is given as JSON") from None

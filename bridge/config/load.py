@@ -1,0 +1,223 @@
+"""From the file, the environment and secret files to checked settings, or to every mistake in them, one line each."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bridge.config.environ import overlay, unknown_variable, variables
+from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
+from bridge.config.machine import state_directory
+from bridge.config.named_files import UnusableFile, check_readable, read_secret
+from bridge.config.pending import PENDING_KINDS
+from bridge.config.places import Places
+from bridge.config.providers import KINDS
+from bridge.config.schema import keys_of, nearest, tables
+from bridge.config.section import Section, SectionProblems, fields, has_marker, sections_in
+from bridge.config.settings import Facts, Settings
+from bridge.config.types import FileMarker, SecretMarker
+from bridge.config.wording import describe
+
+
+UNREAD = "unread"
+
+
+class SettingsError(Exception):
+    """`problems`: one clear line per mistake, with no secret in it."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def load_settings(
+    config_path: str | None = None, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Settings:
+    """Read and check the settings. Raises SettingsError with everything that is wrong."""
+    environ = os.environ if environ is None else environ
+    cwd = cwd or Path.cwd()
+    try:
+        file = find_config(config_path, environ, cwd)
+    except FileProblem as problem:
+        raise SettingsError((str(problem),)) from None
+    given = variables(environ)
+    if file is None and not given:
+        facts = Facts(state_directory(environ), "", implicit_capture=True)
+        return Settings.model_validate({"provider": [{"kind": "capture"}]}, context=facts)
+    return _Loading(file, given, environ, cwd).settings()
+
+
+class _Loading:
+    def __init__(
+        self, file: ConfigFile | None, given: Mapping[str, str], environ: Mapping[str, str], cwd: Path
+    ) -> None:
+        self._places = Places(file, cwd)
+        self._environ = environ
+        self._source = str(file.path) if file else ""
+        self._tree: dict[str, Any] = copy.deepcopy(file.tree) if file else {}
+        self._problems = list(overlay(self._tree, given, self._places))
+
+    def settings(self) -> Settings:
+        self._table(self._tree, Settings, ())
+        facts = Facts(state_directory(self._environ), self._source)
+        found: Settings | None = None
+        try:
+            found = Settings.model_validate(self._tree, context=facts)
+        except ValidationError as error:
+            errors = error.errors(include_url=False, include_input=False)
+            self._problems += [line for each in errors for line in self._lines(each)]
+        if self._problems or found is None:
+            raise SettingsError(tuple(dict.fromkeys(self._problems)))
+        return found
+
+    # --- before validation: unknown keys, one table or an array, secret files
+
+    def _table(self, table: dict[str, Any], section: type[Section], path: KeyPath) -> None:
+        known = frozenset(keys_of(section))
+        for key in list(table):
+            if key not in known:
+                self._unknown(key, known, path)
+                del table[key]
+        for key, field in fields(section).items():
+            self._secret_file(table, key, path, wanted=has_marker(field, SecretMarker))
+            if key in table and has_marker(field, FileMarker):
+                self._file(table, key, (*path, key))
+            classes, many = sections_in(field)
+            if key in table and classes:
+                self._inner(table, key, classes, (*path, key), many=many)
+
+    def _inner(
+        self, table: dict[str, Any], key: str, classes: tuple[type[Section], ...], path: KeyPath, *, many: bool
+    ) -> None:
+        if many and isinstance(table[key], dict):
+            table[key] = [table[key]]
+        tables = table[key] if many else [table[key]]
+        if not isinstance(tables, list):
+            return  # validation says so
+        for index, one in enumerate(tables):
+            place = (*path, index) if many else path
+            if isinstance(one, dict) and (section := self._class_of(one, classes, place)):
+                self._table(one, section, place)
+
+    def _class_of(
+        self, table: dict[str, Any], classes: tuple[type[Section], ...], path: KeyPath
+    ) -> type[Section] | None:
+        """The class of a table; for a provider that of its kind, None (with a problem) for none that there is."""
+        if len(classes) == 1:
+            return classes[0]
+        kind = table.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            self._kind_problem(kind, path)
+            # Its other keys cannot be judged; it must not fail once more.
+            table.clear()
+            table["kind"] = "capture"
+            return None
+        return KINDS[kind]
+
+    def _kind_problem(self, kind: object, path: KeyPath) -> None:
+        if kind is None:
+            self._say((*path, "kind"), f"is missing; one of {', '.join(KINDS)}")
+        elif not isinstance(kind, str):
+            self._say((*path, "kind"), f"must be text in quotes; one of {', '.join(KINDS)}")
+        elif kind in PENDING_KINDS:
+            self._say(
+                (*path, "kind"), f"'{kind}' is not available yet in this version; there is {' and '.join(KINDS)}"
+            )
+        else:
+            meant = nearest_kind(kind)
+            hint = f"; did you mean '{meant}'?" if meant else f"; one of {', '.join(KINDS)}"
+            self._say((*path, "kind"), f"unknown provider kind{hint}")
+
+    def _unknown(self, key: str, known: frozenset[str], path: KeyPath) -> None:
+        place = self._places.of((*path, key))
+        if place.variable and self._places.is_exact((*path, key)):
+            self._problems.append(unknown_variable(place.variable))
+            return
+        inside = _dotted(path)
+        full = f"{inside}.{key}".lstrip(".")
+        meant = nearest(full, frozenset(f"{inside}.{name}".lstrip(".") for name in known))
+        hint = f"; did you mean '{meant}'?" if meant else ""
+        self._problems.append(f"{place.text}: unknown key '{full}'{hint}")
+
+    def _secret_file(self, table: dict[str, Any], key: str, path: KeyPath, *, wanted: bool) -> None:
+        name = f"{key}_file"
+        if not wanted or name not in table:
+            return
+        value, place = table.pop(name), (*path, name)
+        if table.get(key):
+            other = self._places.of((*path, key)).text
+            self._say(place, f"'{key}' is given too ({other}); give one of them")
+        elif not isinstance(value, str):
+            self._say(place, "must be text in quotes: the name of a file")
+        elif value:
+            self._read_secret(table, key, value, place)
+
+    def _read_secret(self, table: dict[str, Any], key: str, name: str, path: KeyPath) -> None:
+        try:
+            table[key] = read_secret(name, self._places.of(path).directory, self._environ)
+        except UnusableFile as problem:
+            self._say(path, str(problem))
+            # The table is checked on, with a value of which nothing more is said.
+            table[key] = UNREAD
+
+    def _file(self, table: dict[str, Any], key: str, path: KeyPath) -> None:
+        value = table[key]
+        if not isinstance(value, str) or not value:
+            return
+        found = self._places.of(path).directory / value
+        try:
+            check_readable(found)
+            table[key] = str(found)
+        except UnusableFile as problem:
+            self._say(path, str(problem))
+
+    # --- what validation found
+
+    def _lines(self, error: Any) -> Iterator[str]:
+        path = _without_tag(error["loc"])
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, SectionProblems):
+            for key, text in cause.problems:
+                yield self._line((*path, *_parts(key)), text)
+        else:
+            yield self._line(path, describe(error, tables=tables().get(_names(path), False)))
+
+    def _say(self, path: KeyPath, text: str) -> None:
+        self._problems.append(self._line(path, text))
+
+    def _line(self, path: KeyPath, text: str) -> str:
+        place = self._places.of(path)
+        key = _dotted(path)
+        return f"{place.text}: {key}: {text}" if key else f"{place.text}: {text}"
+
+
+def nearest_kind(kind: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(kind.lower(), (*KINDS, *PENDING_KINDS), n=1)
+    return found[0] if found else ""
+
+
+def _without_tag(location: tuple[int | str, ...]) -> KeyPath:
+    """pydantic puts the kind of a provider into the path: ("provider", 0, "rest", "url")."""
+    if len(location) > 2 and location[0] == "provider" and location[2] in KINDS:
+        return (*location[:2], *location[3:])
+    return location
+
+
+def _parts(key: str) -> KeyPath:
+    """`user.1.name` -> ("user", 1, "name"): the second of the users."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split(".") if part)
+
+
+def _names(path: KeyPath) -> tuple[str, ...]:
+    return tuple(name for name in path if isinstance(name, str))
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(_names(path))

@@ -1,0 +1,251 @@
+"""The settings of the providers: what all kinds share, `rest` and `capture`. A new kind is a class here and a line in `KINDS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SecretStr, model_validator
+
+from bridge.config.section import Problem, Section
+from bridge.config.types import (
+    Duration,
+    ExistingFile,
+    HeaderName,
+    JsonPointer,
+    List,
+    MaybeRate,
+    Name,
+    PositiveDuration,
+    ReplyText,
+    Secret,
+    SecretUrl,
+    Size,
+    check_header_name,
+    decode_json,
+    is_loopback,
+    split_url,
+)
+from bridge.model import Fault
+
+# Set by the HTTP client, or by a key of their own; a second one would contradict the first.
+_RESERVED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "host", "content-type"})
+
+
+class ProviderBase(Section):
+    table: ClassVar[str] = "provider"
+
+    name: Name = Field(
+        default="", description="What this provider is called in the log, the queue and the metrics. Empty: its kind."
+    )
+    kind: str = Field(description="rest: an API described below. capture: mail is kept and shown, and goes nowhere.")
+    region: str = Field(default="", description="The API's region, for the kinds that have several.")
+    rate: MaybeRate = Field(default=None, description='Calls per period at most, as in "10/s". Empty: no limit.')
+    concurrency: int = Field(default=10, ge=1, le=10_000, description="Calls at the same time, at most.")
+    timeout: PositiveDuration = Field(
+        default=30.0, description="How long one call may take, from connecting to the last byte."
+    )
+    on_unknown: Literal["retry", "hold"] = Field(
+        default="retry",
+        description="What to do when the answer to a call was lost, so that the mail may have been sent: "
+        "retry (may send it twice, unless `idempotent`) or hold (waits for the operator).",
+    )
+    max_unknown: int = Field(
+        default=8, ge=1, description="Lost answers per recipient, at most; then the recipient is held."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("name"):
+            return {**data, "name": data.get("kind")}
+        return data
+
+
+class CaptureProvider(ProviderBase):
+    kind: Literal["capture"] = Field(description=ProviderBase.model_fields["kind"].description)
+
+
+def _statuses(statuses: tuple[int, ...]) -> tuple[int, ...]:
+    if any(not 100 <= status <= 599 for status in statuses):
+        raise ValueError("an HTTP status is a number from 100 to 599")
+    return statuses
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+CodeText = Annotated[str, BeforeValidator(_number_as_text)]
+
+
+class OutcomeRule(Section):
+    """A response that matches all that is given here means `reply`."""
+
+    table: ClassVar[str] = "provider.outcome"
+
+    status: Annotated[tuple[int, ...], List, AfterValidator(_statuses)] = Field(
+        default=(), description="The HTTP status, or a list of them. Empty: any."
+    )
+    error: JsonPointer = Field(
+        default="",
+        description="JSON pointer to the error in the answer; without `equals` and `contains` it only has to be there.",
+    )
+    equals: CodeText = Field(default="", description="What stands at `error`, exactly. Empty: anything.")
+    contains: str = Field(
+        default="", description="A part of what stands at `error`, in any case of letters. Empty: anything."
+    )
+    reply: ReplyText = Field(
+        description="What the sender is told: a 4xx is tried again, a 5xx is final.",
+        examples=["550 5.1.1 No such recipient"],
+    )
+    fault: Fault = Field(
+        description="Who is to blame: recipient or message (4xx or 5xx), provider or account (4xx: no mail is lost for them).",
+        examples=["recipient"],
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.status and not self.error:
+            yield "", "give 'status' or 'error', or the rule would match every response"
+        if (self.equals or self.contains) and not self.error:
+            yield "error", "says where 'equals' or 'contains' looks, and is missing"
+        if self.equals and self.contains:
+            yield "contains", "give either 'equals' or 'contains'"
+        if self.fault in (Fault.PROVIDER, Fault.ACCOUNT) and self.reply.permanent:
+            yield "reply", f"a fault of the {self.fault} never bounces mail; give a 4xx"
+
+
+def _check_url(url: str) -> str:
+    parts = split_url(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds credentials; give them with 'auth', 'username' and 'password'")
+    if parts.fragment:
+        raise ValueError("ends in a #fragment, which is never sent")
+    return url
+
+
+def _check_proxy(proxy: SecretStr) -> SecretStr:
+    if proxy.get_secret_value():
+        split_url(proxy.get_secret_value())
+    return proxy
+
+
+def _check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name in headers:
+        check_header_name(name)
+        if not name or name.lower() in _RESERVED_HEADERS:
+            raise ValueError(f"the header {name!r} cannot be set here")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("the same header stands here twice")
+    return headers
+
+
+def _table_from_text(value: Any) -> Any:
+    return decode_json(value) if isinstance(value, str) and value else value
+
+
+class RestProvider(ProviderBase):
+    """Any API that takes a mail in one request: no code needed."""
+
+    kind: Literal["rest"] = Field(description=ProviderBase.model_fields["kind"].description, examples=["rest"])
+    url: Annotated[str, AfterValidator(_check_url)] = Field(
+        description="The whole address that mail is sent to; https, except to this machine or with `allow_http`.",
+        examples=["https://mail.example.com/send-email"],
+    )
+    method: Literal["POST", "PUT", "PATCH"] = Field(default="POST", description="POST, PUT or PATCH.")
+    shape: Literal["simple", "full", "raw"] = Field(
+        default="simple",
+        description="What is sent: simple (to, from, subject, body, and the rest only when there is some), "
+        "full (everything, with the envelope) or raw (the MIME message with the envelope).",
+    )
+    body: Annotated[dict[str, JsonValue], BeforeValidator(_table_from_text)] = Field(
+        default={}, description="Instead of `shape`: a table, [provider.body], whose texts are templates."
+    )
+    content_type: Literal["application/json", "message/rfc822"] = Field(
+        default="application/json",
+        description='"message/rfc822" (only with shape = "raw") sends the bytes themselves, the envelope in headers.',
+    )
+    auth: Literal["none", "bearer", "basic", "header", "hmac", "oauth2"] = Field(
+        default="none", description="none, bearer (token), basic (username, password) or header (header, token)."
+    )
+    token: Secret = Field(default=SecretStr(""), description="The credential of bearer and header.")
+    username: str = Field(default="", description="The user name of basic.")
+    password: Secret = Field(default=SecretStr(""), description="The password of basic.")
+    header: HeaderName = Field(
+        default="", description='The name of the header that carries the token, as in "X-Api-Key".'
+    )
+    id: JsonPointer = Field(
+        default="/id", description="JSON pointer to the message's id in the answer. Empty: there is none."
+    )
+    idempotency_header: HeaderName = Field(
+        default="Idempotency-Key",
+        description="The header that carries a key which is the same for every retry. Empty: none.",
+    )
+    idempotent: bool = Field(
+        default=False,
+        description="The API does a request with the same key only once. Say true only if its documentation does: "
+        "a call whose answer was lost is then always retried, and never sends a mail twice.",
+    )
+    headers: Annotated[dict[str, Secret], BeforeValidator(_table_from_text), AfterValidator(_check_headers)] = Field(
+        default={}, description="Fixed headers of every request, a table. Their values are treated as secrets."
+    )
+    max_size: Size = Field(
+        default=0, description="The largest message the API takes; a larger one is refused. 0: no limit."
+    )
+    keepalive: Duration = Field(
+        default=5.0, description="How long an unused connection is kept for the next call. 0: not at all."
+    )
+    ca_file: ExistingFile = Field(default="", description="Certificates (PEM) to trust besides the system's.")
+    proxy: Annotated[SecretUrl, AfterValidator(_check_proxy)] = Field(
+        default=SecretStr(""), description="The HTTP proxy's address. Empty: the usual environment variables decide."
+    )
+    allow_http: bool = Field(
+        default=False, description="Allow http:// to other machines: mail and credentials cross the network in clear."
+    )
+    outcome: tuple[OutcomeRule, ...] = Field(
+        default=(), description="What a response means, where it differs from the usual. The first match wins."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._address_problems()
+        yield from self._content_problems()
+        yield from self._credential_problems()
+
+    def _address_problems(self) -> Iterator[Problem]:
+        parts = split_url(self.url)
+        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
+            yield "url", "is http:// to another machine; use https://, or set allow_http = true"
+        names = [name.lower() for name in (self.header, self.idempotency_header, *self.headers) if name]
+        if len(set(names)) < len(names):
+            yield "headers", "names a header that 'header' or 'idempotency_header' sets too"
+
+    def _content_problems(self) -> Iterator[Problem]:
+        if self.body and "shape" in self.model_fields_set:
+            yield "body", "give either 'shape' or 'body'"
+        if self.content_type == "message/rfc822" and (self.body or self.shape != "raw"):
+            yield "content_type", 'is "message/rfc822" only with shape = "raw"'
+        key_in_content = self.body or self.shape != "simple"
+        if self.idempotent and not self.idempotency_header and not key_in_content:
+            yield "idempotent", "needs 'idempotency_header': nothing else carries the key"
+
+    def _credential_problems(self) -> Iterator[Problem]:
+        wanted = {"bearer": ("token",), "basic": ("username", "password"), "header": ("header", "token")}.get(
+            self.auth, ()
+        )
+        given = {
+            "token": self.token.get_secret_value(),
+            "username": self.username,
+            "password": self.password.get_secret_value(),
+            "header": self.header,
+        }
+        for key, value in given.items():
+            if key in wanted and not value:
+                yield key, f'is required with auth = "{self.auth}"'
+            if value and key not in wanted:
+                yield key, f'is not used with auth = "{self.auth}"'
+        if ":" in self.username:
+            yield "username", "holds a colon, which basic authentication cannot carry (RFC 7617 2)"
+
+
+KINDS: dict[str, type[ProviderBase]] = {"rest": RestProvider, "capture": CaptureProvider}
+Provider = Annotated[RestProvider | CaptureProvider, Field(discriminator="kind")]

@@ -1,0 +1,274 @@
+"""The settings: every key with its type, default and meaning, and the rules between keys.
+
+`bridge.config.load` finds, reads and merges them; `bridge.config.show` shows them. A description stands here (listeners and
+users: `bridge.config.smtp`, providers: `bridge.config.providers`) and nowhere else: the example file and the schema are made
+from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import unquote
+
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
+
+from bridge.config.machine import default_hostname
+from bridge.config.providers import Provider
+from bridge.config.section import Problem, Section, repeated
+from bridge.config.smtp import Smtp, Tls, User
+from bridge.config.types import (
+    Duration,
+    EmailAddress,
+    List,
+    Name,
+    PositiveDuration,
+    Secret,
+    SecretUrl,
+    Size,
+    TextList,
+)
+
+SPOOL_FILE = "spool.db"
+
+
+class Rewrite(Section):
+    table: ClassVar[str] = "relay.rewrite"
+
+    sender: str = Field(description="Whose mail: a pattern of the envelope's sender.", examples=["root@*"])
+    from_: str = Field(
+        alias="from", description="The From it gets instead.", examples=["Servers <noreply@example.com>"]
+    )
+
+
+class Relay(Section):
+    table: ClassVar[str] = "relay"
+
+    mode: Literal["auto", "queue", "direct"] = Field(
+        default="auto",
+        description="auto: try at once while the client waits, and keep the mail if the provider cannot take it now. "
+        "queue: keep it first, answer 250 at once. direct: keep nothing, a temporary failure is the client's to retry.",
+    )
+    attempt_timeout: PositiveDuration = Field(
+        default=10.0, description="auto and direct: how long the client waits for the provider."
+    )
+    degrade: bool = Field(
+        default=False,
+        description="Send what a provider can express, with the loss in the log, instead of refusing the mail.",
+    )
+    dedupe_window: Duration = Field(
+        default=0.0,
+        description="The same mail again within this time is answered with the first one's 250 and not sent. 0: never.",
+    )
+    from_: str = Field(
+        default="",
+        alias="from",
+        description="Replaces a From that no provider takes; the old one goes to Reply-To. Empty: never.",
+    )
+    rewrite: tuple[Rewrite, ...] = Field(default=(), description="From by sender.")
+
+
+class Route(Section):
+    table: ClassVar[str] = "route"
+
+    user: str = Field(default="", description="Only mail of this user. Empty: anybody's.")
+    sender: str = Field(
+        default="", description='Only mail from senders like this, as in "*@news.example.com". Empty: any.'
+    )
+    recipient: str = Field(default="", description="Only recipients like this. Empty: any.")
+    providers: TextList = Field(
+        description="The providers' names, in order of failover.", examples=[["main", "backup"]]
+    )
+
+
+def spool_file(url: str, state: Path) -> Path:
+    """`sqlite:///var/lib/x.db` (also with the four slashes of SQLAlchemy) -> /var/lib/x.db. Raises ValueError."""
+    if not url:
+        return state / SPOOL_FILE
+    scheme, found, rest = url.partition("://")
+    path = "/" + unquote(rest).lstrip("/")
+    if scheme != "sqlite" or not found or not rest.startswith("/") or re.search(r"[\0?#]|^/$", path):
+        raise ValueError('not a spool; write for example "sqlite:////var/lib/smtp-bridge/spool.db", an absolute path')
+    return Path(path)
+
+
+def _check_spool_url(url: SecretStr) -> SecretStr:
+    if not re.match(r"(?i)postgres(ql)?://", url.get_secret_value()):
+        spool_file(url.get_secret_value(), Path("/"))
+    return url
+
+
+class Spool(Section):
+    table: ClassVar[str] = "spool"
+
+    url: Annotated[SecretUrl, AfterValidator(_check_spool_url)] = Field(
+        default=SecretStr(""),
+        description=f"Where mail is kept: sqlite:/// and an absolute path. Empty: {SPOOL_FILE} in the state directory.",
+    )
+    max_bytes: Size = Field(default=10 * 1024**3, description="Space the spool may use. 0: no limit.")
+    min_free: Size = Field(default=500 * 1000**2, description="Space that must stay free on its disk. 0: no floor.")
+    file_threshold: Size = Field(
+        default=256 * 1024,
+        description="Messages above this are kept as files beside the database, so that memory stays bounded.",
+    )
+    history: Duration = Field(
+        default=7 * 86400.0,
+        description="How long it is known what became of a finished message, without its body. 0: not at all.",
+    )
+    failed: Duration = Field(
+        default=30 * 86400.0,
+        description="How long bounced and expired messages are kept with their bodies, to be retried by hand.",
+    )
+
+
+class Retry(Section):
+    table: ClassVar[str] = "retry"
+
+    first: PositiveDuration = Field(default=1.0, description="The wait before the second attempt.")
+    factor: float = Field(default=2.0, ge=1, le=100, description="Each further wait is this many times as long.")
+    maximum: PositiveDuration = Field(default=30 * 60.0, description="The longest wait between two attempts.")
+    jitter: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="How much of a wait is left to chance, as a fraction: 0.2 is plus or minus 20 %.",
+    )
+    expire: PositiveDuration = Field(
+        default=2 * 86400.0, description="After this time mail that could not be sent is given up."
+    )
+    delay_notice: Duration = Field(
+        default=4 * 3600.0, description="After this time the sender hears that mail is late. 0: never."
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.first > self.maximum:
+            yield "first", "is longer than 'retry.maximum'"
+
+
+class Bounce(Section):
+    table: ClassVar[str] = "bounce"
+
+    from_: str = Field(
+        default="",
+        alias="from",
+        description='From of the notices. Empty: the sender\'s own address; "off": no notices.',
+    )
+    postmaster: EmailAddress = Field(
+        default="", description="Gets a copy of the notices, and what cannot be returned. Empty: nobody."
+    )
+    webhook: str = Field(default="", description="POSTed to when a message finally fails. Empty: none.")
+
+
+class HttpKey(Section):
+    table: ClassVar[str] = "http.key"
+
+    name: Name = Field(description="What this key is called in the log.", examples=["shop"])
+    key_hash: Secret = Field(default=SecretStr(""), description="The key's hash.")
+    scopes: Annotated[tuple[Literal["send", "read", "manage"], ...], List] = Field(
+        default=("send",), description="What it may be used for: send, read, manage."
+    )
+
+
+class Http(Section):
+    table: ClassVar[str] = "http"
+
+    address: str = Field(default="", description="Health, metrics, API and web pages. Empty: off.")
+    key: tuple[HttpKey, ...] = Field(default=(), description="Who may POST /send-email or use the API.")
+
+
+class Workers(Section):
+    table: ClassVar[str] = "workers"
+
+    count: int = Field(default=1, ge=1, le=256, description="Processes that share the listening sockets.")
+
+
+class Log(Section):
+    table: ClassVar[str] = "log"
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error."
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="console, json, or auto: console on a terminal, JSON otherwise."
+    )
+    addresses: Literal["full", "hashed"] = Field(
+        default="full", description="How email addresses are written: full or hashed."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known beside the keys: where state is kept, which file was read, and whether nothing at all was set."""
+
+    state: Path
+    source: str = ""
+    implicit_capture: bool = False
+
+
+class Settings(Section):
+    """All of it. `load_settings` is the way to get one; attributes are named as the keys, `from_` for `from`."""
+
+    smtp: Smtp = Field(default=Smtp(), description="The SMTP side.")
+    tls: Tls = Field(default=Tls(), description="The certificate of the listeners.")
+    user: tuple[User, ...] = Field(default=(), description="Who may log in.")
+    relay: Relay = Field(default=Relay(), description="What happens to a message.")
+    provider: tuple[Provider, ...] = Field(default=(), description="Who sends the mail.")
+    route: tuple[Route, ...] = Field(
+        default=(), description="Which provider sends what; the first match wins. None: all, in order."
+    )
+    spool: Spool = Field(default=Spool(), description="The queue on disk.")
+    retry: Retry = Field(default=Retry(), description="When a deferred recipient is tried again.")
+    bounce: Bounce = Field(default=Bounce(), description="What the sender hears of mail that failed.")
+    http: Http = Field(default=Http(), description="The HTTP side.")
+    workers: Workers = Field(default=Workers(), description="Processes.")
+    log: Log = Field(default=Log(), description="The log.")
+
+    _facts: Facts = PrivateAttr(Facts(Path("/nonexistent")))
+
+    def model_post_init(self, context: Any, /) -> None:
+        if isinstance(context, Facts):
+            self._facts = context
+
+    @property
+    def state_directory(self) -> Path:
+        return self._facts.state
+
+    @property
+    def source(self) -> str:
+        """The file they were read from, "" for none."""
+        return self._facts.source
+
+    @property
+    def implicit_capture(self) -> bool:
+        """Nothing was set at all: mail is captured, and `run` says so loudly."""
+        return self._facts.implicit_capture
+
+    @property
+    def hostname(self) -> str:
+        return self.smtp.hostname or default_hostname()
+
+    @property
+    def spool_path(self) -> Path:
+        return spool_file(self.spool.url.get_secret_value(), self.state_directory)
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.provider:
+            yield "provider", "is missing: add a [[provider]] table, or mail would have nowhere to go"
+        for key, names in (("provider", self.provider), ("user", self.user), ("http.key", self.http.key)):
+            for index, name in repeated(item.name for item in names):
+                yield f"{key}.{index}.name", f"the name '{name}' is there twice"
+        yield from self._login_problems()
+        if 0 < self.spool.max_bytes < self.smtp.max_message_size:
+            yield "spool.max_bytes", "is smaller than 'smtp.max_message_size': such a message could never be kept"
+
+    def _login_problems(self) -> Iterator[Problem]:
+        with_password = any(user.password.get_secret_value() for user in self.user)
+        for index, listener in enumerate(self.smtp.listener):
+            key = f"smtp.listener.{index}"
+            if listener.require_auth and not self.user:
+                yield f"{key}.require_auth", "is true, but there is no [[user]]: nobody could log in"
+            if "CRAM-MD5" in listener.auth_mechanisms and not with_password:
+                yield f"{key}.auth_mechanisms", "CRAM-MD5 needs a user with 'password' (not 'password_hash')"

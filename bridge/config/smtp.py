@@ -1,0 +1,215 @@
+"""The settings of the SMTP side: limits, listeners, certificate, users."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from argon2 import extract_parameters
+from argon2.exceptions import InvalidHash
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from bridge.config.section import Problem, Section, repeated
+from bridge.config.types import (
+    Address,
+    AnyNetwork,
+    Duration,
+    ExistingFile,
+    Hostname,
+    List,
+    ListenAddress,
+    MaybeRate,
+    Network,
+    PositiveDuration,
+    PositiveSize,
+    Secret,
+    TextList,
+    split_list,
+)
+
+# Anything wider is the Internet, not "our machines".
+WIDEST_NETWORK = {4: 8, 6: 32}
+
+
+def is_too_wide(network: Network) -> bool:
+    """Wider than /8 (IPv6 /32). Addresses that stand for IPv4 ones (RFC 4291 2.5.5.2) count as the IPv4 network they hold."""
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        return network.prefixlen - 96 < WIDEST_NETWORK[4]
+    return network.prefixlen < WIDEST_NETWORK[network.version]
+
+
+def _read_mechanisms(value: Any) -> Any:
+    names = split_list(value)
+    return tuple(dict.fromkeys(str(name).upper() for name in names)) if isinstance(names, list | tuple) else names
+
+
+class Listener(Section):
+    table: ClassVar[str] = "smtp.listener"
+
+    address: Address = Field(
+        default=ListenAddress("tcp", "127.0.0.1", 2525),
+        description='"127.0.0.1:2525", "[::1]:2525", ":2525" (every interface), "unix:/run/smtp-bridge/lmtp.sock" or '
+        '"systemd:NAME".',
+    )
+    protocol: Literal["smtp", "lmtp"] = Field(default="smtp", description="smtp or lmtp.")
+    tls: Literal["none", "starttls", "implicit"] = Field(
+        default="starttls", description="none, starttls (offered) or implicit (from the first byte)."
+    )
+    require_tls: bool = Field(default=False, description="Refuse mail and logins before TLS.")
+    require_auth: bool = Field(default=False, description="Everybody must log in.")
+    allowed_networks: Annotated[tuple[AnyNetwork, ...], List] = Field(
+        default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
+        description="Who may relay without a login when require_auth = false; everybody else must log in. "
+        "Nothing wider than /8 (IPv6 /32): an open relay.",
+    )
+    auth_mechanisms: Annotated[tuple[Literal["PLAIN", "LOGIN", "CRAM-MD5"], ...], BeforeValidator(_read_mechanisms)] = (
+        Field(
+            default=("PLAIN", "LOGIN"),
+            description="PLAIN, LOGIN, CRAM-MD5 (which needs users with a plain `password`).",
+        )
+    )
+    auth_without_tls: bool = Field(default=False, description="Take passwords over a connection that anybody can read.")
+    bare_newlines: Literal["normalize", "reject"] = Field(
+        default="normalize",
+        description="A CR or LF on its own in the content: normalize (becomes CRLF) or reject (550 5.5.2).",
+    )
+    tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
+        default="1.2", description="The oldest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices."
+    )
+    proxy_protocol: bool = Field(default=False, description="Expect the PROXY protocol from a load balancer.")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._relay_problems()
+        if self.tls == "none" and self.require_tls:
+            yield "require_tls", 'is true, but tls = "none": no mail could ever come in'
+        if self.tls == "none" and self.require_auth and not self.auth_without_tls:
+            yield "require_auth", 'is true, but tls = "none" and auth_without_tls = false: nobody could log in'
+        if self.require_auth and not self.auth_mechanisms:
+            yield "auth_mechanisms", "is empty, but require_auth = true: nobody could log in"
+        if self.protocol == "lmtp" and self.address.kind == "tcp" and self.address.port == 25:
+            yield "address", "LMTP may not be spoken on port 25 (RFC 2033 5)"
+
+    def _relay_problems(self) -> Iterator[Problem]:
+        if self.require_auth:
+            return
+        for network in filter(is_too_wide, self.allowed_networks):
+            yield (
+                "allowed_networks",
+                f"{network} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
+            )
+
+
+class Smtp(Section):
+    table: ClassVar[str] = "smtp"
+
+    hostname: Hostname = Field(
+        default="", description="The name in the greeting and in Received. Empty: this machine's name."
+    )
+    max_message_size: PositiveSize = Field(
+        default=25 * 1024**2, description="The largest message taken, as it comes in."
+    )
+    max_recipients: int = Field(default=1000, ge=1, description="Recipients per message, at most.")
+    max_connections: int = Field(
+        default=1000, ge=1, description="Connections at the same time, at most, over all listeners."
+    )
+    max_connections_per_client: int = Field(
+        default=100, ge=1, description="Connections at the same time from one address, at most."
+    )
+    max_errors: int = Field(
+        default=20, ge=1, description="Refused commands in one connection, at most; then it is closed."
+    )
+    max_junk_commands: int = Field(
+        default=100,
+        ge=1,
+        description="Commands without mail (NOOP, RSET, VRFY) in one connection, at most; then it is closed.",
+    )
+    max_hops: int = Field(
+        default=50, ge=1, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
+    )
+    max_mime_depth: int = Field(
+        default=100, ge=1, description="Parts within parts in a message, at most; deeper ones stay as they are."
+    )
+    max_mime_parts: int = Field(
+        default=1000, ge=1, description="Parts in a message, at most; further ones stay as they are."
+    )
+    timeout: PositiveDuration = Field(default=300.0, description="How long a client may be silent.")
+    tls_handshake_timeout: PositiveDuration = Field(default=30.0, description="How long a TLS handshake may take.")
+    shutdown_timeout: Duration = Field(
+        default=25.0, description="At shutdown, how long open transactions and attempts may still take."
+    )
+    auth_cache: Duration = Field(
+        default=300.0, description="How long a right password is remembered, as a keyed hash. 0: not at all."
+    )
+    listener: tuple[Listener, ...] = Field(default=(Listener(),), description="Where it listens.")
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.listener:
+            yield "listener", "is empty: no mail could ever come in"
+        # With port 0 the system chooses another port for each.
+        addresses = ("" if str(each.address).endswith(":0") else str(each.address) for each in self.listener)
+        for index, address in repeated(addresses):
+            yield f"listener.{index}.address", f"{address} is there twice"
+
+
+class Tls(Section):
+    table: ClassVar[str] = "tls"
+
+    cert_file: ExistingFile = Field(
+        default="",
+        description="The certificate with its chain (PEM). Empty: a self-signed one is made at first start and kept in the "
+        "state directory.",
+    )
+    key_file: ExistingFile = Field(default="", description="Its private key (PEM). Empty: it stands in cert_file.")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.key_file and not self.cert_file:
+            yield "cert_file", "is required with 'tls.key_file'"
+
+
+def _check_hash(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value():
+        try:
+            extract_parameters(secret.get_secret_value())
+        except (InvalidHash, ValueError):
+            pass
+        else:
+            return secret
+        raise ValueError("not an argon2 hash; 'smtp-bridge hash-password' makes one")
+    return secret
+
+
+def _check_user_name(name: str) -> str:
+    if not name or len(name) > 255 or re.search(r"[\x00-\x1f\x7f]", name):
+        raise ValueError("a user's name is 1 to 255 characters without control characters")
+    return name
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(patterns) or any(re.search(r"[\s<>]", pattern) for pattern in patterns):
+        raise ValueError('a sender is an address or a pattern of one, as in "*@example.com"')
+    return patterns
+
+
+class User(Section):
+    table: ClassVar[str] = "user"
+
+    name: Annotated[str, AfterValidator(_check_user_name)] = Field(
+        description="The name to log in with.", examples=["printer"]
+    )
+    password_hash: Annotated[Secret, AfterValidator(_check_hash)] = Field(
+        default=SecretStr(""), description="The password's argon2 hash, made by `smtp-bridge hash-password`."
+    )
+    password: Secret = Field(default=SecretStr(""), description="The plain password instead, which CRAM-MD5 needs.")
+    senders: Annotated[TextList, AfterValidator(_check_patterns)] = Field(
+        default=("*",), description='Who this user may send as, as in "*@example.com".'
+    )
+    rate: MaybeRate = Field(default=None, description='Messages per period, as in "100/h". Empty: no limit.')
+
+    def problems(self) -> Iterator[Problem]:
+        given = bool(self.password_hash.get_secret_value()), bool(self.password.get_secret_value())
+        if given == (False, False):
+            yield "password_hash", "is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs)"
+        if given == (True, True):
+            yield "password", "give either 'password_hash' or 'password'"
