@@ -1,0 +1,36 @@
+# `make run` and `make test` are all a newcomer needs; both keep to .venv in this directory.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
+ARGS   ?=
+
+.PHONY: run test check bench dist clean
+
+run: $(VENV)/.installed
+	$(BIN)/smtp-bridge demo $(ARGS)
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict bridge
+	$(BIN)/python -m pytest tests/test_layout.py
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python -m tests.bench $(ARGS)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	-command -v npm >/dev/null && npm install --silent --no-save --no-package-lock --prefix $(VENV)/node nodemailer@7
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,133 @@
+"""The commands, for people: Typer and Rich live here and below, never in the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from bridge import __version__
+from bridge.cli import queue
+from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
+from bridge.cli.run import EX_CONFIG, EX_UNAVAILABLE
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="SMTP in, a REST email API out.",
+)
+app.add_typer(queue.app, name="queue")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"smtp-bridge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """SMTP in, a REST email API out."""
+
+
+@app.command()
+def run(config: ConfigOption = "") -> None:
+    """Run the bridge in the foreground."""
+    from bridge.cli.run import run as run_daemon
+
+    raise typer.Exit(run_daemon(config))
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="The port the bridge listens on.", min=0, max=65535)] = 2525,
+    api_port: Annotated[int, typer.Option(help="The port of the sandbox API.", min=0, max=65535)] = 8026,
+    once: Annotated[bool, typer.Option("--once", help="End after the tour.")] = False,
+) -> None:
+    """Show it all on this machine: the bridge, a sandbox API, five messages."""
+    from bridge.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(port=port, api_port=api_port, once=once))
+
+
+@app.command()
+def sandbox(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8026,
+    key: Annotated[str, typer.Option(help="What clients send as Bearer.")] = "sandbox-key",
+    fail_: Annotated[
+        list[str] | None, typer.Option("--fail", help="Fail as told: 503:3, 429:2,retry_after=30, hang:1 ...")
+    ] = None,
+    journal: Annotated[Path | None, typer.Option(help="Append a JSON line for each message to this file.")] = None,
+) -> None:
+    """Run the sandbox: a local REST email API to test against."""
+    from bridge.sandbox import parse_fail, run_sandbox
+
+    try:
+        failures = [parse_fail(text) for text in fail_ or []]
+    except ValueError as error:
+        fail(str(error), EX_CONFIG)
+    try:
+        asyncio.run(run_sandbox(host=host, port=port, key=key, journal=journal, failures=failures))
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}", EX_UNAVAILABLE)
+
+
+@app.command()
+def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
+    """Check the settings and print what they come to, secrets masked; exit 78 and a line for each mistake."""
+    from bridge.config.show import masked
+
+    settings = settings_or_exit(config)
+    shown = masked(settings)
+    if as_json:
+        sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    source = settings.source or (
+        "the environment" if not settings.implicit_capture else "none: mail is captured, nothing is sent"
+    )
+    print(f"# settings from: {source}")
+    print(f"# state directory: {settings.state_directory}")
+    print(f"# spool: {settings.spool_path}")
+    print(as_toml(shown))
+
+
+@app.command("hash-password")
+def hash_password(
+    password: Annotated[
+        str, typer.Option("--password-file", metavar="FILE", help="Read it from this file, - for standard input.")
+    ] = "",
+) -> None:
+    """Make the argon2 hash of a password for `password_hash` of a user; asks for it."""
+    from bridge.smtp.auth import hash_password as make_hash
+
+    if password:
+        text = (sys.stdin.read() if password == "-" else Path(password).read_text()).rstrip("\r\n")
+    else:
+        text = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    if not text:
+        fail("an empty password is no password", EX_CONFIG)
+    print(make_hash(text))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the settings file."""
+    from bridge.config.show import json_schema
+
+    sys.stdout.write(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def as_toml(shown: dict[str, object]) -> str:
+    import tomli_w
+
+    return tomli_w.dumps(shown, multiline_strings=False)

@@ -1,0 +1,88 @@
+"""`smtp-bridge run`: the daemon in the foreground, with the exit codes of sysexits.h."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from bridge import log as logging_setup
+from bridge.config.load import SettingsError, load_settings
+from bridge.config.settings import Settings
+from bridge.daemon import Daemon
+from bridge.smtp.listener import ListenError
+from bridge.smtp.tls import CertificateError
+from bridge.spool.base import SpoolBusy, SpoolError
+
+log: Any = structlog.get_logger()
+
+EX_USAGE = 64
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_CANTCREAT = 73
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+
+
+def run_from_arguments(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="smtp-bridge run", description="Run the bridge in the foreground.")
+    parser.add_argument("--config", metavar="FILE", default="", help="the settings file")
+    return run(parser.parse_args(arguments).config)
+
+
+def run(config: str) -> int:
+    """The exit status: 0 after a stop that was asked for."""
+    try:
+        settings = load_settings(config or None)
+    except SettingsError as error:
+        for problem in error.problems:
+            print(f"smtp-bridge: {problem}", file=sys.stderr)
+        return EX_CONFIG
+    logging_setup.configure(level=settings.log.level, format=settings.log.format, addresses=settings.log.addresses)
+    return run_settings(settings)
+
+
+def run_settings(settings: Settings) -> int:
+    if settings.implicit_capture:
+        log.warning(
+            "daemon.capture",
+            text="no settings found: mail is accepted and kept to be looked at, and NOTHING IS SENT; "
+            "give a settings file or SMTP_BRIDGE_ variables to send",
+        )
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_main(settings))
+    except (ListenError, CertificateError, SpoolError) as error:
+        print(f"smtp-bridge: {error}", file=sys.stderr)
+        return _exit_code(error)
+    except RuntimeError as error:  # a part died and has been logged
+        print(f"smtp-bridge: {error}", file=sys.stderr)
+        return EX_SOFTWARE
+    return 0
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (it is, on CPython)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _main(settings: Settings) -> None:
+    # Objects made at start live until the end; the collector need not look at them again.
+    gc.collect()
+    gc.freeze()
+    await Daemon(settings).run()
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, SpoolBusy):
+        return EX_TEMPFAIL
+    return EX_UNAVAILABLE if isinstance(error, ListenError | SpoolError) else EX_CONFIG

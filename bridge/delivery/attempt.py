@@ -1,0 +1,157 @@
+"""One attempt: the calls that mail some recipients of one message, made within the provider's concurrency.
+
+The same for mail whose client still waits and for mail from the spool, so that both share the provider's slots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from bridge.model import Addressing, Email, Fault, Message, Outcome, idempotency_key
+from bridge.providers.base import Provider
+from bridge.reply import LOCAL_ERROR
+
+log: Any = structlog.get_logger()
+
+_EVENTS = {
+    "sent": "attempt.sent",
+    "deferred": "attempt.deferred",
+    "bounced": "attempt.bounced",
+    "unknown": "attempt.unknown",
+}
+
+
+class Attempt:
+    """A running attempt. `outcomes` grows as calls end; `begun` is True from the moment a call may reach the provider."""
+
+    def __init__(self, recipients: tuple[str, ...]) -> None:
+        self.recipients = recipients
+        self.outcomes: dict[str, Outcome] = {}
+        self.begun = False
+        self.task: asyncio.Task[None]
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        return tuple(r for r in self.recipients if r not in self.outcomes)
+
+
+class Dispatcher:
+    """Makes attempts with one provider, `policy.concurrency` calls at once, and keeps their tasks."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._slots = asyncio.Semaphore(provider.policy.concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._blocked = False
+
+    def begin(
+        self,
+        message: Message,
+        email: Email,
+        groups: Sequence[tuple[str, ...]],
+        *,
+        number: int = 1,
+        waited: bool = False,
+    ) -> Attempt:
+        """Start an attempt for disjoint groups of recipients; a group's calls depend on nothing but the group (see `Claimed`).
+
+        `waited`: a client waits for it, and its reply says what became of the message, so sent ones are not logged twice.
+        """
+        attempt = Attempt(tuple(r for group in groups for r in group))
+        attempt.task = asyncio.create_task(self._run(attempt, message, email, groups, number, waited))
+        self._tasks.add(attempt.task)
+        attempt.task.add_done_callback(self._tasks.discard)
+        return attempt
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait for the running attempts; False when some were still running and have been cancelled."""
+        if not self._tasks:
+            return True
+        _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return not late
+
+    async def _run(
+        self,
+        attempt: Attempt,
+        message: Message,
+        email: Email,
+        groups: Sequence[tuple[str, ...]],
+        number: int,
+        waited: bool,
+    ) -> None:
+        try:
+            await self._calls(attempt, message, email, groups, number, waited)
+        except Exception:
+            # A defect of ours must neither lose these recipients nor repeat them at once: they are deferred like any other.
+            log.exception("attempt.error", queue_id=message.queue_id, provider=self.provider.name)
+            status: Any = "unknown" if attempt.begun else "deferred"
+            outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+            attempt.outcomes.update(dict.fromkeys(attempt.pending, outcome))
+
+    async def _calls(
+        self,
+        attempt: Attempt,
+        message: Message,
+        email: Email,
+        groups: Sequence[tuple[str, ...]],
+        number: int,
+        waited: bool,
+    ) -> None:
+        reverse_path = message.envelope.reverse_path
+        calls = [call for group in groups for call in self.provider.calls(email, reverse_path, group)]
+        if len(calls) == 1:
+            await self._call(attempt, message, email, calls[0], number, waited)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for call in calls:
+                tasks.create_task(self._call(attempt, message, email, call, number, waited))
+
+    async def _call(
+        self, attempt: Attempt, message: Message, email: Email, call: Addressing, number: int, waited: bool
+    ) -> None:
+        async with self._slots:
+            attempt.begun = True
+            started = time.monotonic()
+            key = idempotency_key(message.queue_id, call.recipients)
+            outcomes = await self.provider.send(email, call, queue_id=message.queue_id, key=key)
+        duration_ms = round((time.monotonic() - started) * 1000, 1)
+        for recipient in call.recipients:
+            outcome = outcomes.get(recipient) or Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+            attempt.outcomes[recipient] = outcome
+            if not (waited and outcome.status == "sent"):
+                self._log(message, recipient, outcome, number, duration_ms)
+            self._note_account(outcome)
+
+    def _log(self, message: Message, recipient: str, outcome: Outcome, number: int, duration_ms: float) -> None:
+        write = log.info if outcome.status in ("sent", "deferred") else log.warning
+        write(
+            _EVENTS[outcome.status],
+            queue_id=message.queue_id,
+            recipient=recipient,
+            provider=self.provider.name,
+            code=outcome.reply.code,
+            enhanced=outcome.reply.enhanced,
+            text=outcome.reply.text,
+            attempt=number,
+            duration_ms=duration_ms,
+            **({"provider_message_id": outcome.provider_message_id} if outcome.provider_message_id else {}),
+            **({"fault": outcome.fault.value} if outcome.fault else {}),
+            **({"detail": outcome.detail} if outcome.detail else {}),
+        )
+
+    def _note_account(self, outcome: Outcome) -> None:
+        """Tell the operator once when the account is refused, and once when it is accepted again."""
+        if outcome.fault is Fault.ACCOUNT and not self._blocked:
+            self._blocked = True
+            log.error("provider.blocked", provider=self.provider.name, text=outcome.reply.text, detail=outcome.detail)
+        elif outcome.status == "sent" and self._blocked:
+            self._blocked = False
+            log.info("provider.unblocked", provider=self.provider.name)

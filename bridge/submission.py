@@ -1,0 +1,332 @@
+"""The one door to the spool: every message comes through here, and what it answers is a promise.
+
+250 is said when a provider took the message or the spool committed it, never before. The work runs in a task of its own, so
+a client that hangs up cannot stop a commit that was promised, nor an attempt that has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any, Literal
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.delivery.attempt import Attempt, Dispatcher
+from bridge.delivery.retry import Tried
+from bridge.delivery.runner import Recorder
+from bridge.mime.parse import summary
+from bridge.mime.trace import count_received, normalize_newlines, received_field, stamp
+from bridge.model import Answer, Email, Envelope, Message, Origin, Peer
+from bridge.providers.base import Provider
+from bridge.reply import LOCAL_ERROR, SPOOL_FULL, TOO_MANY_HOPS, Reply, queued, sent
+from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
+
+log: Any = structlog.get_logger()
+
+OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
+GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings of `[relay]` and what a message may not exceed. Times in seconds."""
+
+    mode: Literal["auto", "queue", "direct"] = "auto"
+    attempt_timeout: float = 10.0
+    degrade: bool = False
+    lifetime: float = 2 * 86400.0
+    max_hops: int = 50
+    hostname: str = "localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    message: Message
+    email: Email
+
+
+class Submission:
+    """Takes messages from the listeners. `wake` tells the runner that something was spooled."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        rules: Rules,
+        parse: Callable[[bytes], Email],
+        new_queue_id: Callable[[], str],
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
+        self._spool = spool
+        self._dispatcher = dispatcher
+        self._recorder = recorder
+        self._rules = rules
+        self._parse = parse
+        self._new_queue_id = new_queue_id
+        self._clock = clock
+        self._wake = wake
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._hurried: asyncio.Future[None] | None = None
+
+    # --- for the listeners
+
+    def submit(
+        self, envelope: Envelope, content: bytes, *, origin: Origin, peer: Peer, by_recipient: bool = False
+    ) -> asyncio.Task[Answer]:
+        """Start taking one message; the task is kept here and never raises but when cancelled."""
+        return self._keep(self._take(envelope, content, origin, peer, by_recipient))
+
+    async def gate(self) -> Reply | None:
+        """At MAIL: a reply when a message could not be kept anyway (checklist: best said before DATA)."""
+        if self._rules.mode == "queue" and not await self._spool.writable():
+            return SPOOL_FULL
+        return None
+
+    def hurry(self) -> None:
+        """Shutdown: whoever waits for an attempt gets its message spooled now."""
+        if self._hurried is None:
+            self._hurried = asyncio.get_running_loop().create_future()
+        if not self._hurried.done():
+            self._hurried.set_result(None)
+
+    async def drain(self, timeout: float) -> None:
+        """Wait for running submissions and for the attempts they left behind."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout)
+
+    def _keep(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- one message
+
+    async def _take(self, envelope: Envelope, content: bytes, origin: Origin, peer: Peer, by_recipient: bool) -> Answer:
+        started = time.monotonic()
+        queue_id = self._new_queue_id()
+        answer = Answer(reply=LOCAL_ERROR)
+        try:
+            prepared = await self._prepare(queue_id, envelope, content, origin)
+            if isinstance(prepared, Reply):
+                answer = Answer(reply=prepared)
+            elif self._rules.mode == "queue":
+                answer = await self._queue(prepared.message)
+            else:
+                answer = await self._attempt(prepared, peer, by_recipient)
+        except SpoolFull:
+            answer = Answer(reply=SPOOL_FULL)
+        except SpoolError as error:
+            log.error("spool.error", queue_id=queue_id, error=str(error))
+        except Exception:
+            log.exception("submission.error", queue_id=queue_id)
+        self._log(queue_id, envelope, len(content), origin, answer, started)
+        return answer
+
+    async def _prepare(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> _Prepared | Reply:
+        """Everything that needs no network (DESIGN 3.10)."""
+        if len(content) > OFF_LOOP_SIZE:
+            return await asyncio.to_thread(self._prepare_here, queue_id, envelope, content, origin)
+        return self._prepare_here(queue_id, envelope, content, origin)
+
+    def _prepare_here(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> _Prepared | Reply:
+        content = normalize_newlines(content)
+        if count_received(content) > self._rules.max_hops:
+            return TOO_MANY_HOPS
+        now = self._clock.now()
+        raw = self._stamp(queue_id, envelope, content, origin, now)
+        email = self._parse(raw)
+        if refusal := self._unfit(queue_id, email, envelope):
+            return refusal
+        message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)
+        message = Message(
+            queue_id=queue_id,
+            envelope=envelope,
+            raw=raw,
+            created_at=now,
+            expires_at=now + self._rules.lifetime,
+            origin=origin,
+            message_id=message_id,
+            subject=subject,
+        )
+        return _Prepared(message=message, email=email)
+
+    def _stamp(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin, now: float) -> bytes:
+        hostname = self._rules.hostname
+        only = envelope.recipients[0] if len(envelope.recipients) == 1 else ""
+        received = received_field(origin, hostname=hostname, queue_id=queue_id, now=now, recipient=only, tls=origin.tls)
+        return stamp(
+            content,
+            received=received,
+            date=formatdate(now, localtime=False, usegmt=False),
+            message_id=f"<{queue_id}@{hostname}>",
+        )
+
+    def _unfit(self, queue_id: str, email: Email, envelope: Envelope) -> Reply | None:
+        unfit = self._provider.unfit(email, envelope)
+        if unfit is None:
+            return None
+        if self._rules.degrade and unfit.degradable:
+            log.warning("message.degraded", queue_id=queue_id, provider=self._provider.name, losses=unfit.losses)
+            return None
+        log.info("message.unfit", queue_id=queue_id, provider=self._provider.name, losses=unfit.losses)
+        return unfit.reply
+
+    @property
+    def _provider(self) -> Provider:
+        return self._dispatcher.provider
+
+    async def _queue(self, message: Message) -> Answer:
+        await self._spool.put(message)
+        self._wake()
+        return Answer(reply=queued(message.queue_id))
+
+    # --- auto and direct: the provider's verdict becomes the reply
+
+    async def _attempt(self, prepared: _Prepared, peer: Peer, by_recipient: bool) -> Answer:
+        message = prepared.message
+        attempt = self._dispatcher.begin(message, prepared.email, [message.envelope.recipients], waited=True)
+        await self._wait(attempt)
+        if attempt.task.done():
+            return await self._verdict(message, attempt, peer, by_recipient)
+        return await self._leave(message, attempt, peer, by_recipient)
+
+    async def _wait(self, attempt: Attempt) -> None:
+        """Until the attempt ends, `attempt_timeout` passes or a shutdown hurries us; in direct mode until it ends."""
+        if self._rules.mode == "direct":
+            await asyncio.wait({attempt.task})  # the provider's own time-out bounds it
+            return
+        if self._hurried is None:
+            self._hurried = asyncio.get_running_loop().create_future()
+        await asyncio.wait(
+            {attempt.task, self._hurried},
+            timeout=self._rules.attempt_timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+
+    async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
+        """Too slow: spool, say 250, and let the running attempt record its own result."""
+        if peer.gone:
+            # Nobody was promised anything: whatever a begun attempt brings is the end of it.
+            if attempt.begun:
+                self._keep(self._finish_unspooled(message, attempt))
+            else:
+                attempt.task.cancel()
+            return Answer(reply=GONE)
+        if not attempt.begun:  # still waiting for a slot: it may as well wait in the queue
+            attempt.task.cancel()
+            return await self._queue(message)
+        lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
+        pending = attempt.pending
+        try:
+            await self._spool.put(
+                message, results=self._results(attempt), lease=lease, leased=pending, provider=self._provider.name
+            )
+        except SpoolFull:  # no room to leave it in: the provider may still take it
+            await asyncio.wait({attempt.task})
+            return await self._verdict(message, attempt, peer, by_recipient)
+        self._keep(self._finish(message, attempt, lease, pending))
+        return Answer(reply=queued(message.queue_id))
+
+    async def _finish(self, message: Message, attempt: Attempt, lease: Lease, pending: tuple[str, ...]) -> None:
+        await self._recorder.follow(message.queue_id, lease, attempt)
+        results = {a: r for a, r in self._results(attempt).items() if a in pending}
+        await self._recorder.record(message.queue_id, lease, results)
+        self._wake()
+
+    async def _finish_unspooled(self, message: Message, attempt: Attempt) -> None:
+        await asyncio.wait({attempt.task})
+        await self._history(message, {a: r for a, r in self._results(attempt).items() if r.status == "sent"})
+
+    def _results(self, attempt: Attempt) -> dict[str, Result]:
+        expires_at = self._clock.now() + self._rules.lifetime
+        return self._recorder.results(attempt, lambda _: Tried(expires_at=expires_at))
+
+    async def _verdict(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
+        """The attempt has ended in time: one answer (DESIGN 3.7), or one for each recipient."""
+        results = self._results(attempt)
+        if all(r.status == "sent" for r in results.values()):
+            await self._history(message, results)
+            return _accepted(results)
+        keep = self._to_keep(results, peer, by_recipient)
+        if keep:
+            # Recipients that hear their own refusal are not ours to bounce (LMTP).
+            kept = dataclasses.replace(message, envelope=dataclasses.replace(message.envelope, recipients=tuple(keep)))
+            await self._spool.put(kept, results=keep, provider=self._provider.name)
+            self._wake()
+        else:
+            await self._history(message, {a: r for a, r in results.items() if r.status == "sent"})
+        return self._reply(message, results, keep)
+
+    def _to_keep(self, results: Mapping[str, Result], peer: Peer, by_recipient: bool) -> dict[str, Result]:
+        """What the spool must hold after the attempt: nothing, or the recipients that this 250 covers."""
+        some_sent = any(r.status == "sent" for r in results.values())
+        open_ = [a for a, r in results.items() if r.status in ("deferred", "held")]
+        if by_recipient:
+            spool_open = self._rules.mode == "auto" and not peer.gone
+            return {a: r for a, r in results.items() if a in open_ and spool_open}
+        if peer.gone and open_:
+            return {}
+        if self._rules.mode == "auto":
+            return dict(results) if some_sent or open_ else {}
+        return dict(results) if some_sent else {}
+
+    def _reply(self, message: Message, results: Mapping[str, Result], keep: Mapping[str, Result]) -> Answer:
+        each = {a: _own_reply(message, r, spooled=a in keep) for a, r in results.items()}
+        some_sent = any(r.status == "sent" for r in results.values())
+        if keep and any(r.status in ("deferred", "held") for r in keep.values()):
+            reply = queued(message.queue_id)
+        elif some_sent and (keep or not any(r.temporary for r in each.values())):
+            reply = next(each[a] for a, r in results.items() if r.status == "sent")
+        else:
+            reply = next((r for r in each.values() if r.temporary), next(iter(each.values())))
+        return Answer(reply=reply, by_recipient=each)
+
+    async def _history(self, message: Message, results: Mapping[str, Result]) -> None:
+        if results:
+            keeps = self._provider.keeps_bodies
+            await self._spool.put_history(message, results, keep_body=keeps, durable=keeps)
+
+    def _log(
+        self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
+    ) -> None:
+        reply = answer.reply
+        if reply.code == 250:
+            event = "message.queued" if "queued" in reply.text else "message.sent"
+        else:
+            event = "message.rejected"
+        log.info(
+            event,
+            queue_id=queue_id,
+            client=origin.client,
+            user=origin.user,
+            reverse_path=envelope.reverse_path,
+            recipients=envelope.recipients,
+            size=size,
+            code=reply.code,
+            enhanced=reply.enhanced,
+            text=reply.text,
+            duration_ms=round((time.monotonic() - started) * 1000, 1),
+        )
+
+
+def _accepted(results: Mapping[str, Result]) -> Answer:
+    each = {a: sent(r.provider_message_id) for a, r in results.items()}
+    return Answer(reply=next(iter(each.values())), by_recipient=each)
+
+
+def _own_reply(message: Message, result: Result, *, spooled: bool) -> Reply:
+    if result.status == "sent":
+        return sent(result.provider_message_id)
+    if spooled and result.status in ("deferred", "held"):
+        return queued(message.queue_id)
+    return result.reply or LOCAL_ERROR

@@ -1,0 +1,128 @@
+"""What most tests need: a daemon in this process, and one as a process, each with a spool of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from bridge import log
+from bridge.config.load import load_settings
+from bridge.daemon import Daemon
+
+log.configure(level="error", format="json")
+structlog.configure(cache_logger_on_first_use=False)  # so that a test may capture what is logged
+
+
+@pytest.fixture(scope="session")
+def secret_hash() -> str:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
+
+
+def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    """Variables for a daemon whose state is in `tmp_path`, listening on a port the system chooses."""
+    return {
+        "STATE_DIRECTORY": str(tmp_path / "state"),
+        "HOME": str(tmp_path),
+        "SMTP_BRIDGE_SMTP__HOSTNAME": "bridge.example",
+        "SMTP_BRIDGE_SMTP__LISTENER__ADDRESS": "127.0.0.1:0",
+        "SMTP_BRIDGE_SPOOL__MIN_FREE": "0",
+        **variables,
+    }
+
+
+StartDaemon = Callable[..., Any]
+
+
+@pytest.fixture
+async def start_daemon(tmp_path: Path) -> AsyncIterator[StartDaemon]:
+    """`await start_daemon(SMTP_BRIDGE_PROVIDER__KIND="capture", ...)` -> a running Daemon in this loop."""
+    running: list[Daemon] = []
+
+    async def start(clock: Any = None, **variables: str) -> Daemon:
+        settings = load_settings(environ=environment(tmp_path, **variables), cwd=tmp_path)
+        daemon = Daemon(settings, clock=clock)
+        await daemon.start()
+        running.append(daemon)
+        return daemon
+
+    yield start
+    for daemon in running:
+        await daemon.stop()
+
+
+class BridgeProcess:
+    """`smtp-bridge run` as a process. `port` is known when it has started to listen."""
+
+    def __init__(self, directory: Path, variables: dict[str, str]) -> None:
+        self.directory = directory
+        self.environ = {**os.environ, **environment(directory, **variables)}
+        self.log_path = directory / "bridge.log"
+        self.port = 0
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log_path.open("ab") as log_file:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bridge", "run", env=self.environ, cwd=self.directory, stderr=log_file
+            )
+        await self._find_port()
+
+    async def _find_port(self) -> None:
+        import orjson
+
+        assert self.process
+        for _ in range(1000):
+            for line in reversed(self.log_path.read_bytes().splitlines()):
+                with contextlib.suppress(orjson.JSONDecodeError):
+                    event = orjson.loads(line)
+                    if event.get("event") == "daemon.listening" and event.get("pid") == self.process.pid:
+                        self.port = int(event["port"])
+                        return
+            if self.process.returncode is not None:
+                raise RuntimeError(self.log_path.read_text())
+            await asyncio.sleep(0.01)
+        raise RuntimeError("the daemon did not start")
+
+    async def stop(self, number: int = signal.SIGTERM, timeout: float = 40.0) -> int:
+        assert self.process
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), timeout)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        import orjson
+
+        found = []
+        for line in self.log_path.read_bytes().splitlines():
+            with contextlib.suppress(orjson.JSONDecodeError):
+                event = orjson.loads(line)
+                if event.get("event") == name:
+                    found.append(event)
+        return found
+
+
+@pytest.fixture
+async def bridge_process(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """`await bridge_process(SMTP_BRIDGE_PROVIDER__KIND="capture")` -> a started BridgeProcess."""
+    processes: list[BridgeProcess] = []
+
+    async def start(**variables: str) -> BridgeProcess:
+        process = BridgeProcess(tmp_path, variables)
+        processes.append(process)
+        await process.start()
+        return process
+
+    yield start
+    for process in processes:
+        await process.stop(signal.SIGKILL)
