@@ -50,7 +50,8 @@ def allowed(module: str) -> set[str]:
     if first in STAGES:
         return WORDS | RULES | PORTS | {f"bridge.{first}"}
     if first.startswith("config"):
-        return WORDS | {"bridge.config"}
+        # The template of a body is words and rules: the settings say what is wrong with one.
+        return WORDS | {"bridge.config", "bridge.providers.template"}
     if first == "submission":
         return WORDS | RULES | PORTS | {"bridge.delivery"}
     return {"bridge", *(f"bridge.{p.stem}" for p in (ROOT / "bridge").iterdir())}

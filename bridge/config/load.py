@@ -23,8 +23,8 @@ from bridge.config.settings import Facts, Settings
 from bridge.config.types import FileMarker, SecretMarker
 from bridge.config.wording import describe
 
-
-UNREAD = "unread"
+# Stands for a secret whose file cannot be read, so that the rest can be checked; nothing is said of it.
+_UNREAD = "unread"
 
 
 class SettingsError(Exception):
@@ -60,20 +60,23 @@ class _Loading:
         self._environ = environ
         self._source = str(file.path) if file else ""
         self._tree: dict[str, Any] = copy.deepcopy(file.tree) if file else {}
+        self._unread: set[KeyPath] = set()
         self._problems = list(overlay(self._tree, given, self._places))
 
     def settings(self) -> Settings:
         self._table(self._tree, Settings, ())
         facts = Facts(state_directory(self._environ), self._source)
-        found: Settings | None = None
+        checked: Settings | None = None
         try:
-            found = Settings.model_validate(self._tree, context=facts)
+            checked = Settings.model_validate(self._tree, context=facts)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
-            self._problems += [line for each in errors for line in self._lines(each)]
-        if self._problems or found is None:
+            self._problems += [
+                self._line(*found) for each in errors for found in _found(each) if found[0] not in self._unread
+            ]
+        if self._problems or checked is None:
             raise SettingsError(tuple(dict.fromkeys(self._problems)))
-        return found
+        return checked
 
     # --- before validation: unknown keys, one table or an array, secret files
 
@@ -125,9 +128,7 @@ class _Loading:
         elif not isinstance(kind, str):
             self._say((*path, "kind"), f"must be text in quotes; one of {', '.join(KINDS)}")
         elif kind in PENDING_KINDS:
-            self._say(
-                (*path, "kind"), f"'{kind}' is not available yet in this version; there is {' and '.join(KINDS)}"
-            )
+            self._say((*path, "kind"), f"'{kind}' is not available yet in this version; there is {' and '.join(KINDS)}")
         else:
             meant = nearest_kind(kind)
             hint = f"; did you mean '{meant}'?" if meant else f"; one of {', '.join(KINDS)}"
@@ -149,12 +150,14 @@ class _Loading:
         if not wanted or name not in table:
             return
         value, place = table.pop(name), (*path, name)
+        if value == "":
+            return
         if table.get(key):
             other = self._places.of((*path, key)).text
             self._say(place, f"'{key}' is given too ({other}); give one of them")
         elif not isinstance(value, str):
             self._say(place, "must be text in quotes: the name of a file")
-        elif value:
+        else:
             self._read_secret(table, key, value, place)
 
     def _read_secret(self, table: dict[str, Any], key: str, name: str, path: KeyPath) -> None:
@@ -162,8 +165,8 @@ class _Loading:
             table[key] = read_secret(name, self._places.of(path).directory, self._environ)
         except UnusableFile as problem:
             self._say(path, str(problem))
-            # The table is checked on, with a value of which nothing more is said.
-            table[key] = UNREAD
+            table[key] = _UNREAD
+            self._unread.add((*path[:-1], key))
 
     def _file(self, table: dict[str, Any], key: str, path: KeyPath) -> None:
         value = table[key]
@@ -175,17 +178,6 @@ class _Loading:
             table[key] = str(found)
         except UnusableFile as problem:
             self._say(path, str(problem))
-
-    # --- what validation found
-
-    def _lines(self, error: Any) -> Iterator[str]:
-        path = _without_tag(error["loc"])
-        cause = error.get("ctx", {}).get("error")
-        if isinstance(cause, SectionProblems):
-            for key, text in cause.problems:
-                yield self._line((*path, *_parts(key)), text)
-        else:
-            yield self._line(path, describe(error, tables=tables().get(_names(path), False)))
 
     def _say(self, path: KeyPath, text: str) -> None:
         self._problems.append(self._line(path, text))
@@ -201,6 +193,16 @@ def nearest_kind(kind: str) -> str:
 
     found = difflib.get_close_matches(kind.lower(), (*KINDS, *PENDING_KINDS), n=1)
     return found[0] if found else ""
+
+
+def _found(error: Any) -> Iterator[tuple[KeyPath, str]]:
+    """Each thing that validation found: which key, and what is wrong with it."""
+    path = _without_tag(error["loc"])
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, SectionProblems):
+        yield from (((*path, *_parts(key)), text) for key, text in cause.problems)
+    else:
+        yield path, describe(error, tables=tables().get(_names(path), False))
 
 
 def _without_tag(location: tuple[int | str, ...]) -> KeyPath:

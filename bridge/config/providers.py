@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 
+from bridge.config.body import DESCRIPTION, Body
 from bridge.config.section import Problem, Section
 from bridge.config.types import (
+    Count,
     Duration,
     ExistingFile,
     HeaderName,
@@ -24,9 +26,11 @@ from bridge.config.types import (
     check_header_name,
     decode_json,
     is_loopback,
+    mask_url,
     split_url,
 )
 from bridge.model import Fault
+from bridge.providers.template import check_template
 
 # Set by the HTTP client, or by a key of their own; a second one would contradict the first.
 _RESERVED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "host", "content-type"})
@@ -41,7 +45,7 @@ class ProviderBase(Section):
     kind: str = Field(description="rest: an API described below. capture: mail is kept and shown, and goes nowhere.")
     region: str = Field(default="", description="The API's region, for the kinds that have several.")
     rate: MaybeRate = Field(default=None, description='Calls per period at most, as in "10/s". Empty: no limit.')
-    concurrency: int = Field(default=10, ge=1, le=10_000, description="Calls at the same time, at most.")
+    concurrency: Count = Field(default=10, le=10_000, description="Calls at the same time, at most.")
     timeout: PositiveDuration = Field(
         default=30.0, description="How long one call may take, from connecting to the last byte."
     )
@@ -50,8 +54,8 @@ class ProviderBase(Section):
         description="What to do when the answer to a call was lost, so that the mail may have been sent: "
         "retry (may send it twice, unless `idempotent`) or hold (waits for the operator).",
     )
-    max_unknown: int = Field(
-        default=8, ge=1, description="Lost answers per recipient, at most; then the recipient is held."
+    max_unknown: Count = Field(
+        default=8, description="Lost answers per recipient, at most; then the recipient is held."
     )
 
     @model_validator(mode="before")
@@ -148,7 +152,7 @@ class RestProvider(ProviderBase):
     """Any API that takes a mail in one request: no code needed."""
 
     kind: Literal["rest"] = Field(description=ProviderBase.model_fields["kind"].description, examples=["rest"])
-    url: Annotated[str, AfterValidator(_check_url)] = Field(
+    url: Annotated[str, AfterValidator(_check_url), PlainSerializer(mask_url, return_type=str)] = Field(
         description="The whole address that mail is sent to; https, except to this machine or with `allow_http`.",
         examples=["https://mail.example.com/send-email"],
     )
@@ -158,9 +162,7 @@ class RestProvider(ProviderBase):
         description="What is sent: simple (to, from, subject, body, and the rest only when there is some), "
         "full (everything, with the envelope) or raw (the MIME message with the envelope).",
     )
-    body: Annotated[dict[str, JsonValue], BeforeValidator(_table_from_text)] = Field(
-        default={}, description="Instead of `shape`: a table, [provider.body], whose texts are templates."
-    )
+    body: Body = Field(default={}, description=DESCRIPTION)
     content_type: Literal["application/json", "message/rfc822"] = Field(
         default="application/json",
         description='"message/rfc822" (only with shape = "raw") sends the bytes themselves, the envelope in headers.',
@@ -222,6 +224,8 @@ class RestProvider(ProviderBase):
     def _content_problems(self) -> Iterator[Problem]:
         if self.body and "shape" in self.model_fields_set:
             yield "body", "give either 'shape' or 'body'"
+        if self.body:
+            yield from (("body", text) for text in check_template(self.body))
         if self.content_type == "message/rfc822" and (self.body or self.shape != "raw"):
             yield "content_type", 'is "message/rfc822" only with shape = "raw"'
         key_in_content = self.body or self.shape != "simple"

@@ -32,14 +32,6 @@ class Section(BaseModel):
         """What is wrong between keys that are each right."""
         yield from ()
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python takes true for 1, so `max_connections = true` would pass.
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
-            raise ValueError("true and false are no numbers")
-        return value
-
     @field_validator("*", mode="after")
     @classmethod
     def _is_available(cls, value: Any, info: ValidationInfo) -> Any:

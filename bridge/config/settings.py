@@ -8,7 +8,7 @@ from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,8 +21,10 @@ from bridge.config.providers import Provider
 from bridge.config.section import Problem, Section, repeated
 from bridge.config.smtp import Smtp, Tls, User
 from bridge.config.types import (
+    Count,
     Duration,
     EmailAddress,
+    Factor,
     List,
     Name,
     PositiveDuration,
@@ -109,7 +111,7 @@ class Spool(Section):
         description=f"Where mail is kept: sqlite:/// and an absolute path. Empty: {SPOOL_FILE} in the state directory.",
     )
     max_bytes: Size = Field(default=10 * 1024**3, description="Space the spool may use. 0: no limit.")
-    min_free: Size = Field(default=500 * 1000**2, description="Space that must stay free on its disk. 0: no floor.")
+    min_free: Size = Field(default=500 * 1024**2, description="Space that must stay free on its disk. 0: no floor.")
     file_threshold: Size = Field(
         default=256 * 1024,
         description="Messages above this are kept as files beside the database, so that memory stays bounded.",
@@ -128,9 +130,9 @@ class Retry(Section):
     table: ClassVar[str] = "retry"
 
     first: PositiveDuration = Field(default=1.0, description="The wait before the second attempt.")
-    factor: float = Field(default=2.0, ge=1, le=100, description="Each further wait is this many times as long.")
+    factor: Factor = Field(default=2.0, ge=1, le=100, description="Each further wait is this many times as long.")
     maximum: PositiveDuration = Field(default=30 * 60.0, description="The longest wait between two attempts.")
-    jitter: float = Field(
+    jitter: Factor = Field(
         default=0.2,
         ge=0,
         le=1,
@@ -182,7 +184,7 @@ class Http(Section):
 class Workers(Section):
     table: ClassVar[str] = "workers"
 
-    count: int = Field(default=1, ge=1, le=256, description="Processes that share the listening sockets.")
+    count: Count = Field(default=1, le=256, description="Processes that share the listening sockets.")
 
 
 class Log(Section):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from bridge.config.pending import PENDING
+from bridge.config.schema import walk
 from bridge.config.section import Section, fields, has_marker, sections_in
 from bridge.config.settings import Settings
 from bridge.config.types import SecretMarker
 
 WIDTH = 118
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def masked(settings: Settings) -> dict[str, Any]:
@@ -24,7 +28,32 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 def json_schema() -> dict[str, Any]:
     """For editors: every key with its description and default."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema(by_alias=True)}
+    schema = Settings.model_json_schema(by_alias=True)
+    for section in {section for _, section, _ in walk()} | {Settings}:
+        properties = (schema if section is Settings else schema["$defs"][section.__name__])["properties"]
+        for key, field in fields(section).items():
+            _widen(properties, key, field)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _widen(properties: dict[str, Any], key: str, field: FieldInfo) -> None:
+    """What the loader makes of the file before it is checked: `x_file` for a secret `x`, one table where there may be many."""
+    classes, many = sections_in(field)
+    if not classes and "default" in properties[key]:
+        properties[key]["default"] = _plain(field)
+    if classes:
+        properties[key].pop("default", None)  # the defaults of the keys in it say the same
+    if classes and many:
+        array = properties[key]
+        taken = {name: array.pop(name) for name in ("description", "title") if name in array}
+        properties[key] = {**taken, "anyOf": [array["items"], array]}
+    if has_marker(field, SecretMarker):
+        properties[f"{key}_file"] = {
+            "type": "string",
+            "default": "",
+            "description": f"The file that holds `{key}`; a relative name is looked up in $CREDENTIALS_DIRECTORY, then beside "
+            "this file.",
+        }
 
 
 def example() -> str:
@@ -35,9 +64,10 @@ def example() -> str:
 _HEAD = """\
 # smtp-rest-bridge: every setting, commented out, with its default. A line that has no default shows an example.
 #
-# Looked for as --config FILE, $SMTP_BRIDGE_CONFIG, ./config.toml, /etc/smtp-bridge/config.toml. Each key may also be a variable:
-# SMTP_BRIDGE_SMTP__HOSTNAME for smtp.hostname, SMTP_BRIDGE_PROVIDER__URL for the url of the one [[provider]].
-# Every secret `x` may be given as `x_file`, the name of a file that holds it. `smtp-bridge check` says what it all comes to.
+# Looked for as --config FILE, $SMTP_BRIDGE_CONFIG, ./config.toml, /etc/smtp-bridge/config.toml. Each key may also be
+# a variable: SMTP_BRIDGE_SMTP__HOSTNAME for smtp.hostname, SMTP_BRIDGE_PROVIDER__URL for the url of the one [[provider]].
+# Every secret `x` may be given as `x_file`, the name of a file that holds it; a relative name is looked up in
+# $CREDENTIALS_DIRECTORY, then beside this file. `smtp-bridge check` says what it all comes to.
 # Durations are "500ms" "20s" "5m" "2h" "7d", sizes "25MiB" "10GB", lists may also be text separated by commas.
 #
 # The least that sends mail:
@@ -85,15 +115,12 @@ def _is_pending(key: str) -> bool:
 
 def _comment(text: str, *, pending: bool) -> Iterator[str]:
     """Two marks, so that the lines with one are those to uncomment."""
-    words = (f"{text} Not available yet." if pending else text).split()
-    line = "##"
-    for word in words:
-        if len(line) + len(word) + 1 > WIDTH:
-            yield line
-            line = "##"
-        line = f"{line} {word}"
-    if words:
-        yield line
+    for paragraph in (f"{text} Not available yet." if pending else text).splitlines():
+        # What is indented is an example.
+        indent = "   " if paragraph.startswith(" ") else ""
+        yield from textwrap.wrap(
+            paragraph.strip(), WIDTH, initial_indent=f"## {indent}", subsequent_indent=f"## {indent}", **_WHOLE_WORDS
+        )
 
 
 def _shown_value(key: str, field: FieldInfo) -> Any:
@@ -104,15 +131,11 @@ def _shown_value(key: str, field: FieldInfo) -> Any:
 
 def _plain(field: FieldInfo) -> Any:
     """The default as it would stand in the file."""
-    from pydantic import TypeAdapter
-
     annotated = TypeAdapter(_annotated(field))
     return annotated.dump_python(field.default, mode="json")
 
 
 def _annotated(field: FieldInfo) -> Any:
-    from typing import Annotated
-
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 

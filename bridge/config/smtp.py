@@ -15,6 +15,7 @@ from bridge.config.section import Problem, Section, repeated
 from bridge.config.types import (
     Address,
     AnyNetwork,
+    Count,
     Duration,
     ExistingFile,
     Hostname,
@@ -110,29 +111,26 @@ class Smtp(Section):
     max_message_size: PositiveSize = Field(
         default=25 * 1024**2, description="The largest message taken, as it comes in."
     )
-    max_recipients: int = Field(default=1000, ge=1, description="Recipients per message, at most.")
-    max_connections: int = Field(
-        default=1000, ge=1, description="Connections at the same time, at most, over all listeners."
+    max_recipients: Count = Field(default=1000, description="Recipients per message, at most.")
+    max_connections: Count = Field(
+        default=1000, description="Connections at the same time, at most, over all listeners."
     )
-    max_connections_per_client: int = Field(
-        default=100, ge=1, description="Connections at the same time from one address, at most."
+    max_connections_per_client: Count = Field(
+        default=100, description="Connections at the same time from one address, at most."
     )
-    max_errors: int = Field(
-        default=20, ge=1, description="Refused commands in one connection, at most; then it is closed."
-    )
-    max_junk_commands: int = Field(
+    max_errors: Count = Field(default=20, description="Refused commands in one connection, at most; then it is closed.")
+    max_junk_commands: Count = Field(
         default=100,
-        ge=1,
         description="Commands without mail (NOOP, RSET, VRFY) in one connection, at most; then it is closed.",
     )
-    max_hops: int = Field(
-        default=50, ge=1, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
+    max_hops: Count = Field(
+        default=50, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
     )
-    max_mime_depth: int = Field(
-        default=100, ge=1, description="Parts within parts in a message, at most; deeper ones stay as they are."
+    max_mime_depth: Count = Field(
+        default=100, description="Parts within parts in a message, at most; deeper ones stay as they are."
     )
-    max_mime_parts: int = Field(
-        default=1000, ge=1, description="Parts in a message, at most; further ones stay as they are."
+    max_mime_parts: Count = Field(
+        default=1000, description="Parts in a message, at most; further ones stay as they are."
     )
     timeout: PositiveDuration = Field(default=300.0, description="How long a client may be silent.")
     tls_handshake_timeout: PositiveDuration = Field(default=30.0, description="How long a TLS handshake may take.")

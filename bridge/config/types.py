@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema
 
 from bridge import units
 from bridge.reply import Reply, parse_reply
@@ -55,11 +56,28 @@ def _read_rate(value: Any) -> units.Rate | None:
     return units.parse_rate(value) if _text(value) else None
 
 
+def _no_switch(value: Any) -> Any:
+    # Python takes true for 1, so `max_connections = true` would pass.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _plain_number(value: Any) -> Any:
+    # nan compares with nothing, so no bound would hold it.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a number")
+    return _no_switch(value)
+
+
 def _positive(value: float) -> float:
     if value <= 0:
         raise ValueError("must be more than 0")
     return value
 
+
+Count = Annotated[int, BeforeValidator(_no_switch), Field(ge=1, le=1_000_000_000)]
+Factor = Annotated[float, BeforeValidator(_plain_number)]
 
 _DURATION_SCHEMA = {
     "type": "string",
@@ -104,10 +122,16 @@ def _mask(secret: SecretStr) -> str:
     return MASK if secret.get_secret_value() else ""
 
 
+def mask_url(url: str) -> str:
+    """Without credentials and query: some APIs take their key there."""
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    start = f"{parts.scheme}://" if parts.scheme else ""  # geturl() loses two of the slashes of sqlite:////
+    return f"{start}{MASK + '@' if credentials else ''}{host}{parts.path}{'?' + MASK if parts.query else ''}"
+
+
 def _mask_credentials(secret: SecretStr) -> str:
-    url = urlsplit(secret.get_secret_value())
-    host = url.netloc.rpartition("@")[2]
-    return url._replace(netloc=f"{MASK}@{host}" if "@" in url.netloc else host, query="", fragment="").geturl()
+    return mask_url(secret.get_secret_value())
 
 
 Secret = Annotated[

@@ -101,7 +101,9 @@ def _check_text(path: str, text: str) -> Iterator[str]:
             yield f"{path}: a single {match[0]!r}; write {match[0] * 2!r} for the character itself"
         elif name is not None and name not in PLACEHOLDERS:
             near = difflib.get_close_matches(name, sorted(PLACEHOLDERS), 1)
-            yield f"{path}: unknown placeholder {{{name}}}" + (f", did you mean {{{near[0]}}}?" if near else "")
+            # What is no name is not repeated: a fixed text in a body may be a key, and hold braces.
+            shown = f"{{{name}}}" if re.fullmatch("[A-Za-z_]{0,30}", name) else "in braces"
+            yield f"{path}: unknown placeholder {shown}" + (f", did you mean {{{near[0]}}}?" if near else "")
         elif name in OBJECTS | _WHOLE and match[0] != text:
             yield f"{path}: {{{name}}} is no text and must stand alone"
 

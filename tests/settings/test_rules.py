@@ -1,0 +1,279 @@
+"""The rules between keys, and the keys that this version does not act on yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.config.pending import PENDING
+from tests.settings.conftest import CAPTURE, REST, Folder
+
+HASH = "$argon2id$v=19$m=1024,t=1,p=1$c29tZXNhbHRzb21l$Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm8"
+USER = f"[[user]]\nname = 'ann'\npassword_hash = '{HASH}'\n"
+LISTENER = "[[smtp.listener]]\n"
+OPEN = "with require_auth = false is an open relay; name your own networks, or set require_auth = true"
+
+BROKEN = [
+    (
+        LISTENER + "tls = 'none'\nrequire_tls = true\n",
+        "line 3",
+        'smtp.listener.require_tls: is true, but tls = "none": no mail could ever come in',
+    ),
+    (
+        USER + LISTENER + "tls = 'none'\nrequire_auth = true\n",
+        "line 6",
+        'smtp.listener.require_auth: is true, but tls = "none" and auth_without_tls = false: nobody could log in',
+    ),
+    (
+        USER + LISTENER + "require_auth = true\nauth_mechanisms = []\n",
+        "line 6",
+        "smtp.listener.auth_mechanisms: is empty, but require_auth = true: nobody could log in",
+    ),
+    (
+        LISTENER + "require_auth = true\n",
+        "line 2",
+        "smtp.listener.require_auth: is true, but there is no [[user]]: nobody could log in",
+    ),
+    (
+        USER + LISTENER + "auth_mechanisms = 'cram-md5'\n",
+        "line 5",
+        "smtp.listener.auth_mechanisms: CRAM-MD5 needs a user with 'password' (not 'password_hash')",
+    ),
+    (
+        LISTENER + "protocol = 'lmtp'\naddress = ':25'\n",
+        "line 3",
+        "smtp.listener.address: LMTP may not be spoken on port 25 (RFC 2033 5)",
+    ),
+    (LISTENER + LISTENER, "line 2", "smtp.listener.address: 127.0.0.1:2525 is there twice"),
+    (
+        LISTENER + "address = ':25'\n" + LISTENER + "address = '*:25'\n",
+        "line 4",
+        "smtp.listener.address: :25 is there twice",
+    ),
+    ("[smtp]\nlistener = []\n", "line 2", "smtp.listener: is empty: no mail could ever come in"),
+    (USER + USER, "line 5", "user.name: the name 'ann' is there twice"),
+    (
+        "[[user]]\nname = 'ann'\n",
+        "line 1",
+        "user.password_hash: is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs)",
+    ),
+    (USER + "password = 'x'\n", "line 4", "user.password: give either 'password_hash' or 'password'"),
+    ("[retry]\nfirst = '1h'\n", "line 2", "retry.first: is longer than 'retry.maximum'"),
+    (
+        "[spool]\nmax_bytes = '1MB'\n",
+        "line 2",
+        "spool.max_bytes: is smaller than 'smtp.max_message_size': such a message could never be kept",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "problem"), BROKEN)
+def test_keys_that_contradict_each_other_are_told_at_the_key(
+    folder: Folder, text: str, line: str, problem: str
+) -> None:
+    assert folder.problems(text + CAPTURE) == [f"config.toml {line}: {problem}"]
+
+
+def test_a_key_file_needs_its_certificate(folder: Folder) -> None:
+    folder.write("key.pem", "x")
+
+    assert folder.problems("[tls]\nkey_file = 'key.pem'\n" + CAPTURE) == [
+        "config.toml line 1: tls.cert_file: is required with 'tls.key_file'"
+    ]
+    folder.write("cert.pem", "x")
+    tls = folder.load("[tls]\nkey_file = 'key.pem'\ncert_file = 'cert.pem'\n" + CAPTURE).tls
+    assert (tls.cert_file, tls.key_file) == (str(folder.path / "cert.pem"), str(folder.path / "key.pem"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LISTENER + "address = '127.0.0.1:0'\n" + LISTENER + "address = '127.0.0.1:0'\n",
+        LISTENER + "tls = 'none'\nrequire_auth = true\nauth_without_tls = true\n" + USER,
+        LISTENER + "auth_mechanisms = ['cram-md5', 'CRAM-MD5']\n[user]\nname = 'a'\npassword = 'x'\n",
+        "[spool]\nmax_bytes = 0\n",
+        "[spool]\nurl = 'sqlite:///var/lib/x.db'\n",
+    ],
+)
+def test_what_looks_like_a_contradiction_and_is_none(folder: Folder, text: str) -> None:
+    assert folder.problems(text + CAPTURE) == []
+
+
+TOO_WIDE = [
+    "0.0.0.0/0",
+    "0.0.0.0/1",
+    "10.0.0.0/7",
+    "::/0",
+    "2000::/3",
+    "2001:db8::/31",
+    "::ffff:0:0/96",
+    "::ffff:10.0.0.0/103",
+]
+NARROW = ["10.0.0.0/8", "2001:db8::/32", "::ffff:10.0.0.0/104", "::1/128"]
+
+
+@pytest.mark.parametrize("network", TOO_WIDE)
+def test_a_network_that_is_the_internet_is_refused_without_a_login(folder: Folder, network: str) -> None:
+    (problem,) = folder.problems(f"{CAPTURE}{LISTENER}allowed_networks = ['{network}']\n")
+
+    assert problem.startswith("config.toml line 4: smtp.listener.allowed_networks: ")
+    assert problem.endswith(OPEN)
+
+
+@pytest.mark.parametrize(
+    ("network", "login"), [*((network, "false") for network in NARROW), *((network, "true") for network in TOO_WIDE)]
+)
+def test_a_network_of_ones_own_or_with_a_login_is_none(folder: Folder, network: str, login: str) -> None:
+    text = f"{CAPTURE}{USER}{LISTENER}require_auth = {login}\nallowed_networks = ['{network}']\n"
+
+    assert folder.problems(text) == []
+
+
+CREDENTIALS = [
+    ("auth = 'bearer'", ['token: is required with auth = "bearer"']),
+    ("auth = 'basic'", ['username: is required with auth = "basic"', 'password: is required with auth = "basic"']),
+    ("auth = 'header'\ntoken = 'x'", ['header: is required with auth = "header"']),
+    ("token = 'x'", ['token: is not used with auth = "none"']),
+    ("auth = 'bearer'\ntoken = 'x'\nusername = 'u'", ['username: is not used with auth = "bearer"']),
+    (
+        "auth = 'basic'\nusername = 'a:b'\npassword = 'x'",
+        ["username: holds a colon, which basic authentication cannot carry (RFC 7617 2)"],
+    ),
+    (
+        "auth = 'header'\nheader = 'X-Key'\ntoken = 'x'\nheaders = {x-key = 'y'}",
+        ["headers: names a header that 'header' or 'idempotency_header' sets too"],
+    ),
+    ("auth = 'header'\nheader = 'A B'\ntoken = 'x'", ["header: not a header name"]),
+]
+CONTENT = [
+    ("url = 'http://api.example/'", ["url: is http:// to another machine; use https://, or set allow_http = true"]),
+    ("url = 'https://u@api.example/'", ["url: holds credentials; give them with 'auth', 'username' and 'password'"]),
+    ("url = 'https://api.example/#x'", ["url: ends in a #fragment, which is never sent"]),
+    ("shape = 'full'\nbody = {to = '{to}', text = '{text}'}", ["body: give either 'shape' or 'body'"]),
+    ("content_type = 'message/rfc822'", ['content_type: is "message/rfc822" only with shape = "raw"']),
+    (
+        "idempotent = true\nidempotency_header = ''",
+        ["idempotent: needs 'idempotency_header': nothing else carries the key"],
+    ),
+    ("body = {to = '{too}', text = '{text}'}", ["body: to: unknown placeholder {too}, did you mean {to}?"]),
+    ("body = {to = '{to}', text = '{'}", ["body: text: a single '{'; write '{{' for the character itself"]),
+    ("body = {to = '{to}'}", ["body: no placeholder holds what the mail says: use {body}, {text}, {html} or {raw}"]),
+    ("body = {text = '{text}'}", ["body: no placeholder names the recipients: use {to} or {envelope_to}"]),
+]
+OUTCOMES = [
+    ("", "outcome: give 'status' or 'error', or the rule would match every response"),
+    ("status = 99", "outcome.status: an HTTP status is a number from 100 to 599"),
+    ("status = 'x'", "outcome.status: must be a whole number"),
+    ("status = 400\nequals = 5", "outcome.error: says where 'equals' or 'contains' looks, and is missing"),
+    ("error = '/e'\nequals = 'a'\ncontains = 'b'", "outcome.contains: give either 'equals' or 'contains'"),
+    ("error = 'e'", "outcome.error: not a JSON pointer; it starts with '/', as in \"/error/code\""),
+]
+
+
+@pytest.mark.parametrize(("keys", "lines"), CREDENTIALS + CONTENT)
+def test_what_a_rest_provider_lacks_or_has_too_much_is_told(folder: Folder, keys: str, lines: list[str]) -> None:
+    text = f"[[provider]]\nkind = 'rest'\n{keys}\n"
+    if "url" not in keys:
+        text += "url = 'https://api.example/'\n"
+
+    assert [problem.partition(": provider.")[2] for problem in folder.problems(text)] == lines
+
+
+@pytest.mark.parametrize(("keys", "line"), OUTCOMES)
+def test_a_rule_for_outcomes_must_make_sense(folder: Folder, keys: str, line: str) -> None:
+    rule = f"[[provider.outcome]]\nreply = '550 5.1.1 No'\nfault = 'recipient'\n{keys}\n"
+
+    (problem,) = folder.problems(REST + rule)
+    assert problem.partition(": provider.")[2] == line
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault", "line"),
+    [
+        ("550 5.1.1 No", "account", "reply: a fault of the account never bounces mail; give a 4xx"),
+        ("550 5.1.1 No", "provider", "reply: a fault of the provider never bounces mail; give a 4xx"),
+        ("250 2.0.0 Ok", "message", "reply: an outcome's reply is a 4xx (try again) or a 5xx (refused)"),
+        (
+            "550 4.1.1 No",
+            "message",
+            'reply: not a reply; write for example "550 5.1.1 No such recipient", with two codes that agree',
+        ),
+        (
+            "no",
+            "message",
+            'reply: not a reply; write for example "550 5.1.1 No such recipient", with two codes that agree',
+        ),
+        ("550 5.1.1 No", "me", 'fault: must be "recipient", "message", "provider" or "account"'),
+    ],
+)
+def test_a_rule_never_bounces_mail_for_a_fault_that_is_not_the_mails(
+    folder: Folder, reply: str, fault: str, line: str
+) -> None:
+    text = f"{REST}[[provider.outcome]]\nstatus = 422\nreply = '{reply}'\nfault = '{fault}'\n"
+
+    (problem,) = folder.problems(text)
+    assert problem.partition(": provider.outcome.")[2] == line
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent"),
+    [
+        ("", {"auth": "none", "shape": "simple"}),
+        ("shape = 'full'\nauth = 'bearer'\ntoken = 't'", {"auth": "bearer", "shape": "full"}),
+        ("shape = 'raw'\nauth = 'basic'\nusername = 'u'\npassword = 'p'", {"auth": "basic", "shape": "raw"}),
+        (
+            "shape = 'raw'\ncontent_type = 'message/rfc822'\nauth = 'header'\nheader = 'X-Key'\ntoken = 't'",
+            {"auth": "header", "header": "X-Key", "content_type": "message/rfc822"},
+        ),
+        (
+            "body = {to = '{to_email}', message = ['{text}', 1, true]}",
+            {"body": {"to": "{to_email}", "message": ["{text}", 1, True]}},
+        ),
+        ("shape = 'full'\nidempotent = true\nidempotency_header = ''", {"idempotent": True, "idempotency_header": ""}),
+        ("url = 'http://127.0.0.1:8026/send-email'", {"url": "http://127.0.0.1:8026/send-email"}),
+        ("url = 'http://api.localhost/'", {"url": "http://api.localhost/"}),
+        ("url = 'http://api.example/'\nallow_http = true", {"allow_http": True}),
+    ],
+)
+def test_every_shape_and_way_to_log_in_is_accepted(folder: Folder, keys: str, sent: dict[str, object]) -> None:
+    text = f"[[provider]]\nkind = 'rest'\n{keys}\n" + ("" if "url" in keys else "url = 'https://api.example/'\n")
+    shown = folder.load(text).provider[0].model_dump(mode="json")
+
+    assert {key: shown[key] for key in sent} == sent
+
+
+# Key: the text at its "off" value, the text at another, and the end of the line that refuses it.
+LATER = {
+    "smtp.listener.proxy_protocol": ("[smtp.listener]\nproxy_protocol = {}\n", "false", "true"),
+    "user.rate": ("[user]\nname = 'a'\npassword = 'x'\nrate = {}\n", "''", "'1/h'"),
+    "relay.dedupe_window": ("[relay]\ndedupe_window = {}\n", "'0s'", "'1h'"),
+    "relay.from": ("[relay]\nfrom = {}\n", "''", "'a@example.com'"),
+    "relay.rewrite": ("[relay]\nrewrite = {}\n", "[]", "[{sender = 'a@*', from = 'b@example.com'}]"),
+    "provider": ("[[provider]]\nkind = 'capture'\n{}", "", CAPTURE + "name = 'b'\n"),
+    "provider.region": (CAPTURE + "region = {}\n", "''", "'eu'"),
+    "provider.rate": (CAPTURE + "rate = {}\n", "''", "'10/s'"),
+    "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
+    "route": ("route = {}\n", "[]", "[{providers = ['a']}]"),
+    "spool.url": ("[spool]\nurl = {}\n", "'sqlite:////a/b.db'", "'PostgreSQL://u:p@h/d'"),
+    "retry.delay_notice": ("[retry]\ndelay_notice = {}\n", "'240m'", "'0'"),
+    "bounce.from": ("[bounce]\nfrom = {}\n", "''", "'off'"),
+    "bounce.postmaster": ("[bounce]\npostmaster = {}\n", "''", "'a@example.com'"),
+    "bounce.webhook": ("[bounce]\nwebhook = {}\n", "''", "'https://a.example/'"),
+    "http.address": ("[http]\naddress = {}\n", "''", "'127.0.0.1:8025'"),
+    "http.key": ("[http]\nkey = {}\n", "[]", "[{name = 'a'}]"),
+    "workers.count": ("[workers]\ncount = {}\n", "1", "2"),
+}
+
+
+def test_every_key_that_comes_later_is_tried_here() -> None:
+    assert set(LATER) == set(PENDING)
+
+
+@pytest.mark.parametrize("key", LATER)
+def test_a_key_that_comes_later_may_be_off_and_nothing_else(folder: Folder, key: str) -> None:
+    text, off, on = LATER[key]
+    rest = "" if "[[provider]]" in text else CAPTURE
+
+    assert folder.problems(text.format(off) + rest) == []
+    (problem,) = folder.problems(text.format(on) + rest)
+    assert f": {key}: " in problem
+    assert "not available yet in this version" in problem
