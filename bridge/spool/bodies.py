@@ -16,7 +16,7 @@ from pathlib import Path
 from bridge.spool.base import SpoolError, SpoolFull
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 class BodyLost(Exception):

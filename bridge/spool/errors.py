@@ -30,6 +30,11 @@ def no_room(error: BaseException) -> bool:
     return _code(error) == sqlite3.SQLITE_IOERR_WRITE or _code(error) & 0xFF == sqlite3.SQLITE_FULL
 
 
+def read_only(error: BaseException) -> bool:
+    """The file system takes no writes any more (remounted after an error, commonly)."""
+    return _code(error) & 0xFF == sqlite3.SQLITE_READONLY
+
+
 def shared(error: BaseException) -> bool:
     return _code(error) & 0xFF in _SHARED
 

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from bridge.spool.base import SpoolError, SpoolFull
-from bridge.spool.errors import as_spool_error, no_room, shared
+from bridge.spool.errors import as_spool_error, no_room, read_only, shared
 from bridge.spool.space import Space
 
 MAX_BATCH = 256
@@ -196,7 +196,7 @@ class Writer:
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         log.error("spool.error", error=str(as_spool_error(error)), jobs=len(jobs))
-        full = no_room(error)
+        full = no_room(error) or read_only(error)
         self._answer(
             jobs, [SpoolFull(NO_ROOM) if full and job.operation.grows else as_spool_error(error) for job in jobs]
         )
