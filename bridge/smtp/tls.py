@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 MINIMUM = {
@@ -17,7 +16,7 @@ MINIMUM = {
 MODERN = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!eNULL"
 # Old scanners end at TLS 1.0 with SHA-1; OpenSSL 3 allows that at security level 0 only.
 OLD = "DEFAULT:!aNULL:!eNULL:!RC4:!3DES@SECLEVEL=0"
-VALID_DAYS = 3650
+MAKING_S = 60  # a slow machine short of entropy
 
 
 class CertificateError(Exception):
@@ -56,48 +55,19 @@ def self_signed(directory: Path, hostname: str) -> tuple[Path, Path]:
         return cert, key
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        key_pem, cert_pem = _make_pair(hostname)
-        _write(key, key_pem, 0o600)
-        _write(cert, cert_pem, 0o644)
+        # A process of its own: what makes a certificate is never needed again, and would cost the daemon 10 MiB for ever.
+        command = (sys.executable, "-m", "bridge.smtp.certificate", str(cert), str(key), hostname)
+        subprocess.run(command, check=True, capture_output=True, timeout=MAKING_S)  # noqa: S603 our own program
     except OSError as error:
         raise CertificateError(f"{directory}: {error.strerror}") from error
+    except subprocess.SubprocessError as error:
+        raise CertificateError(
+            f"{directory}: a self-signed certificate could not be made: {_last_line(error)}"
+        ) from error
     return cert, key
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
-    temporary = path.with_suffix(path.suffix + ".new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def _make_pair(hostname: str) -> tuple[bytes, bytes]:
-    # Imported here: cryptography costs 10 MiB, and an installation with a certificate of its own never needs it.
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hostname[:64])])
-    now = datetime.datetime.now(datetime.UTC)
-    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    if hostname.isascii() and hostname != "localhost":
-        names.append(x509.DNSName(hostname))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    key_pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return key_pem, certificate.public_bytes(serialization.Encoding.PEM)
+def _last_line(error: subprocess.SubprocessError) -> str:
+    said = getattr(error, "stderr", None) or b""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
