@@ -66,14 +66,15 @@ def process(*command: str, env: dict[str, str] | None = None) -> Iterator[subpro
 
 
 def greeting(port: int, started: float) -> float:
-    """Seconds from `started` until the 220."""
-    while True:
+    """Seconds from `started` until the 220. Raises TimeoutError."""
+    while time.perf_counter() - started < 30:
         try:
             with socket.create_connection(("127.0.0.1", port), 1) as sock:
                 if sock.recv(100).startswith(b"220"):
                     return time.perf_counter() - started
         except OSError:
             time.sleep(0.002)
+    raise TimeoutError(f"no greeting on port {port}")
 
 
 class Bridge:
@@ -144,9 +145,16 @@ def load(
 def rate(send: Callable[[], Any], arrived: Callable[[], bool], messages: int) -> float:
     started = time.perf_counter()
     send()
-    while not arrived():
-        time.sleep(0.01)
+    wait_for(arrived)
     return messages / (time.perf_counter() - started)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.perf_counter() + seconds
+    while not condition():
+        if time.perf_counter() > deadline:
+            raise TimeoutError("the last message did not arrive")
+        time.sleep(0.01)
 
 
 def bridge_rate(bridge: Bridge, sink: int, messages: int, *, reused: bool) -> float:
@@ -207,8 +215,7 @@ def large(directory: Path, sink: int, messages: int, rounds: int, report: dict[s
                     before = count(sink)
                     started = time.perf_counter()
                     sent = load(bridge.port, messages, LARGE, attachment=True, connections=4)
-                    while count(sink) - before < messages:
-                        time.sleep(0.01)
+                    wait_for(lambda b=before: count(sink) - b >= messages)  # type: ignore[misc]
                     rates.setdefault(mode, []).append(messages * sent["size"] / (time.perf_counter() - started) / 1e6)
                 report[f"peak memory {mode}, 10 MB messages, 4 connections"] = f"{bridge.memory('VmHWM'):.0f} MiB"
     base = statistics.median(rates.pop("stock"))
@@ -245,6 +252,7 @@ def main() -> None:
         assert sink_process.stdout
         sink = int(sink_process.stdout.readline())
         directory = Path(name)
+        directory.chmod(0o755)  # Postfix's own users must get through
         if options.only in (None, "start"):
             start_up(directory, sink, report)
         if options.only in (None, "small"):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 MAIN = """
@@ -74,7 +73,3 @@ class Postfix:
             for queue in ("maildrop", "incoming", "active", "deferred")
             for _, _, name in os.walk(self.queue / queue)
         )
-
-    def wait_empty(self) -> None:
-        while not self.is_empty():
-            time.sleep(0.01)

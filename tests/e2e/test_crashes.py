@@ -146,6 +146,7 @@ def variables(api: Api, mode: str) -> dict[str, str]:
         SMTP_BRIDGE_RELAY__ATTEMPT_TIMEOUT="0.1s",
         SMTP_BRIDGE_PROVIDER__MAX_UNKNOWN="1000",
         SMTP_BRIDGE_PROVIDER__TIMEOUT="5s",
+        SMTP_BRIDGE_PROVIDER__IDEMPOTENCY_HEADER="",  # an API that forgives nothing: what is sent twice is seen twice
     )
 
 
