@@ -5,8 +5,9 @@ FROM ${PYTHON} AS build
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY bridge ./bridge
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_BUILD_CONSTRAINT=/src/constraints.txt
 RUN python -m venv /opt/smtp-bridge \
- && PIP_CONSTRAINT=/src/constraints.txt /opt/smtp-bridge/bin/pip install --no-cache-dir --disable-pip-version-check . \
+ && /opt/smtp-bridge/bin/pip install --no-cache-dir --disable-pip-version-check . \
  && /opt/smtp-bridge/bin/pip uninstall --yes pip setuptools
 
 FROM ${PYTHON}

@@ -13,7 +13,7 @@ import typer
 from bridge import __version__
 from bridge.cli import queue
 from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
-from bridge.cli.run import EX_CONFIG, EX_UNAVAILABLE
+from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,11 +49,13 @@ def run(config: ConfigOption = "") -> None:
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(help="The port the bridge listens on.", min=0, max=65535)] = 2525,
-    api_port: Annotated[int, typer.Option(help="The port of the sandbox API.", min=0, max=65535)] = 8026,
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port the bridge listens on.", min=0, max=65535)] = 2525,
+    api_port: Annotated[
+        int, typer.Option(metavar="PORT", help="The port of the sandbox API.", min=0, max=65535)
+    ] = 8026,
     once: Annotated[bool, typer.Option("--once", help="End after the tour.")] = False,
 ) -> None:
-    """Show it all on this machine: the bridge, a sandbox API, five messages."""
+    """Show it all on this machine: the bridge, a sandbox API and a tour of five messages."""
     from bridge.cli.demo import run_demo
 
     raise typer.Exit(run_demo(port=port, api_port=api_port, once=once))
@@ -61,13 +63,18 @@ def demo(
 
 @app.command()
 def sandbox(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8026,
-    key: Annotated[str, typer.Option(help="What clients send as Bearer.")] = "sandbox-key",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="The port; 0 takes a free one.", min=0, max=65535)] = 8026,
+    key: Annotated[str, typer.Option(metavar="KEY", help="What clients send as Bearer.")] = "sandbox-key",
     fail_: Annotated[
-        list[str] | None, typer.Option("--fail", help="Fail as told: 503:3, 429:2,retry_after=30, hang:1 ...")
+        list[str] | None,
+        typer.Option(
+            "--fail", metavar="RULE", help="Fail as told: 503:3, 429:2,retry_after=30, hang:1 ...; more than once."
+        ),
     ] = None,
-    journal: Annotated[Path | None, typer.Option(help="Append a JSON line for each message to this file.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each message to this file.")
+    ] = None,
 ) -> None:
     """Run the sandbox: a local REST email API to test against."""
     from bridge.sandbox import parse_fail, run_sandbox
@@ -84,7 +91,7 @@ def sandbox(
 
 @app.command()
 def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
-    """Check the settings and print what they come to, secrets masked; exit 78 and a line for each mistake."""
+    """Print what the settings come to, secrets masked; or a line for each mistake, and exit status 78."""
     from bridge.config.show import masked
 
     settings = settings_or_exit(config)
@@ -103,20 +110,35 @@ def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
 
 @app.command("hash-password")
 def hash_password(
-    password: Annotated[
-        str, typer.Option("--password-file", metavar="FILE", help="Read it from this file, - for standard input.")
+    source: Annotated[
+        str,
+        typer.Option(
+            "--password-file", metavar="FILE", help="Read it from this file, - for standard input.", show_default=False
+        ),
     ] = "",
 ) -> None:
-    """Make the argon2 hash of a password for `password_hash` of a user; asks for it."""
+    """Make the argon2 hash of a password, for `password_hash` of a user."""
     from bridge.smtp.auth import hash_password as make_hash
 
-    if password:
-        text = (sys.stdin.read() if password == "-" else Path(password).read_text()).rstrip("\r\n")
-    else:
-        text = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    if not text:
+    given = read_password(source) if source else ask_password()
+    if not given:
         fail("an empty password is no password", EX_CONFIG)
-    print(make_hash(text))
+    print(make_hash(given))
+
+
+def ask_password() -> str:
+    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def read_password(source: str) -> str:
+    """Without the end of its line."""
+    try:
+        octets = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        return octets.decode().rstrip("\r\n")
+    except OSError as error:
+        fail(f"{source}: {error.strerror}", EX_CONFIG)
+    except UnicodeDecodeError:
+        fail(f"{source}: not UTF-8 text", EX_CONFIG)
 
 
 @app.command()

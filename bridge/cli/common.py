@@ -7,11 +7,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bridge.cli.run import EX_CONFIG
+from bridge.cli.exits import EX_CONFIG
 from bridge.config.load import SettingsError, load_settings
 from bridge.config.settings import Settings
 
-ConfigOption = Annotated[str, typer.Option("--config", metavar="FILE", help="The settings file.", show_default=False)]
+ConfigOption = Annotated[
+    str,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The settings file; else $SMTP_BRIDGE_CONFIG, ./config.toml, /etc/smtp-bridge/config.toml.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 

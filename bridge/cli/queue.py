@@ -15,7 +15,7 @@ import orjson
 import typer
 
 from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit, warn
-from bridge.cli.run import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE
+from bridge.cli.exits import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE
 from bridge.cli.tables import print_list, print_message
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.listing import GROUPS
@@ -25,6 +25,7 @@ from bridge.spool.sqlite import SqliteSpool
 app = typer.Typer(no_args_is_help=True, help="List, show and change what is in the queue.")
 T = TypeVar("T")
 
+
 def _known(status: str) -> str:
     if status and status not in GROUPS:
         raise typer.BadParameter(f"one of {', '.join(GROUPS)}")
@@ -32,7 +33,7 @@ def _known(status: str) -> str:
 
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A queue id.", show_default=False)]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Queue ids.", show_default=False)]
+IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Queue ids.", show_default=False)]
 StatusOption = Annotated[
     str,
     typer.Option(
@@ -78,8 +79,10 @@ def with_spool(config: str, work: Callable[[SqliteSpool], Awaitable[T]]) -> T:
 def list_(
     config: ConfigOption = "",
     status: StatusOption = "",
-    limit: Annotated[int, typer.Option(help="At most so many messages.", min=1, max=100_000)] = 100,
-    before: Annotated[str, typer.Option(help="Only messages older than this id (the next page).")] = "",
+    limit: Annotated[int, typer.Option(metavar="NUMBER", help="At most so many messages.", min=1, max=100_000)] = 100,
+    before: Annotated[
+        str, typer.Option(metavar="ID", help="Only messages older than this id (the next page).", show_default=False)
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List messages, newest first; without --status everything that is known."""
@@ -148,7 +151,9 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write ID.eml and ID.json into this directory."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each message, the mail in base64.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON for each message, the mail in base64.")
+    ] = False,
 ) -> None:
     """Write messages as they are stored: one to standard output, or several into a directory."""
     one_choice(ids, status)

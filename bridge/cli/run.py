@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from bridge import log as logging_setup
+from bridge.cli.exits import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from bridge.config.load import SettingsError, load_settings
 from bridge.config.settings import Settings
 from bridge.daemon import Daemon
@@ -20,13 +21,6 @@ from bridge.smtp.tls import CertificateError
 from bridge.spool.base import SpoolBusy, SpoolError
 
 log: Any = structlog.get_logger()
-
-EX_USAGE = 64
-EX_UNAVAILABLE = 69
-EX_SOFTWARE = 70
-EX_CANTCREAT = 73
-EX_TEMPFAIL = 75
-EX_CONFIG = 78
 
 
 def run_from_arguments(arguments: Sequence[str]) -> int:
@@ -58,8 +52,12 @@ def run_settings(settings: Settings) -> int:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_main(settings))
     except (ListenError, CertificateError, SpoolError) as error:
-        print(f"smtp-bridge: {error}", file=sys.stderr)
+        certificate = "certificate: " if isinstance(error, CertificateError) else ""
+        print(f"smtp-bridge: {certificate}{error}", file=sys.stderr)
         return _exit_code(error)
+    except OSError as error:
+        print(f"smtp-bridge: cannot start: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
     except RuntimeError as error:  # a part died and has been logged
         print(f"smtp-bridge: {error}", file=sys.stderr)
         return EX_SOFTWARE

@@ -1,0 +1,13 @@
+"""Exit statuses, as in sysexits.h. A module of its own: `queue` needs them without loading the daemon."""
+
+from __future__ import annotations
+
+import signal
+
+EX_USAGE = 2  # as the option parsers have it
+EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_CANTCREAT = 73
+EX_TEMPFAIL = 75
+EX_CONFIG = 78
+INTERRUPTED = 128 + signal.SIGINT

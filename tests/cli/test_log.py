@@ -1,0 +1,225 @@
+"""What the log of a running daemon holds, and what it must never hold."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+import structlog
+
+from bridge import log
+from tests.cli.conftest import KEY, bridge, events, running, sandbox, send, to_sandbox
+
+PEOPLE = ("local-ann", "local-bob", "local-carl", "local-dora", "nobody", "local-user")
+PASSWORD, BODY = "PLANTED-password", "PLANTED-body"
+BLOB = base64.b64encode(b"\0printer\0PLANTED-blob").decode()
+DEBUG = {"SMTP_BRIDGE_LOG__LEVEL": "debug"}
+
+
+@contextmanager
+def logged(directory: Path, *fail: str, **more: str) -> Iterator[tuple[int, Path]]:
+    """The port of a daemon that sends to a sandbox, and its log."""
+    (directory / "api").mkdir()
+    arguments = [argument for rule in fail for argument in ("--fail", rule)]
+    with (
+        sandbox(directory / "api", *arguments) as url,
+        bridge(directory, **to_sandbox(url, **DEBUG, **more)) as (process, port),
+    ):
+        yield port, directory / "stderr"
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def converse(port: int, *lines: str, tls: bool = False) -> str:
+    """Lines to the daemon, answers from it, whatever they are."""
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        heard = _say(plain, *(("EHLO c.example", "STARTTLS") if tls else ()))
+        if not tls:
+            return heard + _say(plain, *lines, "QUIT", greeted=True)
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        secure = stack.enter_context(context.wrap_socket(plain))
+        return heard + _say(secure, *lines, "QUIT", greeted=True)
+
+
+def _say(connection: socket.socket, *lines: str, greeted: bool = False) -> str:
+    heard = "" if greeted else _reply(connection)
+    for line in lines:
+        connection.sendall(line.encode() + b"\r\n")
+        if line[:1] != " ":
+            heard += _reply(connection)
+    return heard
+
+
+def _reply(connection: socket.socket) -> str:
+    heard = b""
+    while not heard.endswith(b"\r\n") or heard.rstrip().rpartition(b"\r\n")[2][3:4] == b"-":
+        octets = connection.recv(4096)
+        if not octets:
+            break
+        heard += octets
+    return heard.decode()
+
+
+@pytest.mark.parametrize("mode", ["direct", "queue"])
+def test_hashed_addresses_stand_nowhere_in_the_log(tmp_path: Path, mode: str) -> None:
+    with logged(tmp_path, SMTP_BRIDGE_LOG__ADDRESSES="hashed", SMTP_BRIDGE_RELAY__MODE=mode) as (port, path):
+        send(port, "local-ann@example.com", ["local-bob@example.org", "local-carl@example.org"])
+        for refused in ("nobody@refused.example", "local-dora@invalid.example"):
+            with contextlib.suppress(Exception):  # direct: the client hears the refusal
+                send(port, "local-ann@example.com", [refused])
+        greeted = ("EHLO c.example", "MAIL FROM:<local-ann@example.com>")
+        converse(port, "EHLO c.example", "MAIL FROM:<local-ann@example.com> SIZE=99999999999", "RCPT TO:<local-bob@x")
+        converse(port, *greeted, "RCPT TO:<local-bob@@x>", "local-carl@example.com")
+        with contextlib.suppress(Exception):  # refused as a loop
+            send(
+                port,
+                "local-ann@example.com",
+                ["local-bob@example.org"],
+                subject="local-carl\r\n" + "Received: x\r\n" * 60,
+            )
+
+    text = path.read_text().lower()
+    assert [person for person in PEOPLE if person in text] == []
+    names = {event["event"] for event in events(path)}
+    assert {"message.rejected"} < names
+    assert any("recipient unknown" in str(event.get("text", "")) for event in events(path))
+    hashes = {event["reverse_path"] for event in events(path) if event.get("reverse_path")}
+    assert hashes == {log.hashed("local-ann@example.com")}
+
+
+def test_full_addresses_stand_in_the_log_as_they_are(tmp_path: Path) -> None:
+    with logged(tmp_path) as (port, path):
+        send(port, "local-ann@example.com", ["local-bob@example.org"])
+
+    (sent,) = [event for event in events(path) if event["event"] == "message.sent"]
+    assert (sent["reverse_path"], sent["recipients"]) == ("local-ann@example.com", ["local-bob@example.org"])
+
+
+def test_no_secret_and_no_body_is_ever_logged(tmp_path: Path, secret_hash: str) -> None:
+    login = base64.b64encode(f"\0printer\0{PASSWORD}".encode()).decode()
+    user = {"SMTP_BRIDGE_USER__NAME": "printer", "SMTP_BRIDGE_USER__PASSWORD_HASH": secret_hash}
+    with logged(tmp_path, "503:1", "422:1", SMTP_BRIDGE_RELAY__MODE="direct", **user) as (port, path):
+        # Clients that do not wait for an answer send the credentials even where AUTH is refused.
+        assert "235" not in converse(port, "EHLO c.example", "AUTH LOGIN", BLOB, f"AUTH PLAIN {BLOB}", BLOB)
+        assert "535" in converse(port, "EHLO c.example", f"AUTH PLAIN {login}", BLOB, tls=True)
+        assert "535" in converse(port, "EHLO c.example", "AUTH LOGIN", "cHJpbnRlcg==", BLOB, PASSWORD, tls=True)
+        right = base64.b64encode(b"\0printer\0secret").decode()
+        message = f" From: a@example.com\r\n To: b@example.com\r\n Subject: {BODY}\r\n\r\n {BODY}".replace(" ", "")
+        for _ in range(3):
+            heard = converse(port, "EHLO c.example", f"AUTH PLAIN {right}", "MAIL FROM:<a@example.com>",
+                             "RCPT TO:<b@example.com>", "DATA", f"{message}\r\n.", tls=True)  # fmt: skip
+            assert "235" in heard
+        converse(port, "EHLO c.example", BODY, f"GARBAGE {BODY}", f"VRFY {BODY}")
+
+    text = path.read_text()
+    names = [event["event"] for event in events(path)]
+    assert {"connection.auth", "message.sent", "message.rejected", "attempt.deferred"} <= set(names)
+    for secret in ("PLANTED", "secret", KEY, secret_hash, BLOB, login, right):
+        assert secret not in text, secret
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
+    """The log of this process, hashed, until the end of the test."""
+    octets = io.BytesIO()
+    stderr = io.TextIOWrapper(octets, write_through=True)
+    monkeypatch.setattr("sys.stderr", stderr)
+    log.configure(level="debug", format="json", addresses="hashed")
+    yield octets
+    monkeypatch.undo()
+    log.configure(level="error", format="json")
+
+
+TEXTS = [
+    "unknown: local-ann@example.com",
+    "<local-ann@EXAMPLE.com>, 'local-ann@example.com'; (local-ann@example.com)",
+    'the address "local-ann smith"@example.com is bad',
+    "to=local-ann@example.com",
+    "local-ann+tag=x@example.com.",
+    "o'local-ann@example.com",
+    "/users/local-ann%40example.com/mail",
+    "mailto:local-ann@example.com?subject=x",
+    "local-änn@exämple.com local-ann@[127.0.0.1]",
+    "recipient Local-Ann@Example.com",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_address_that_a_text_quotes_is_hashed(captured: io.BytesIO, text: str) -> None:
+    structlog.get_logger().info(
+        "attempt.bounced", text=text, detail=[text], more={"a": text}, user="local-ann@example.com"
+    )
+
+    assert b"local" not in captured.getvalue().lower()
+
+
+def test_one_address_has_one_hash_wherever_it_stands(captured: io.BytesIO) -> None:
+    address = "ann@example.com"
+
+    structlog.get_logger().info(
+        "x", recipient=address, recipients=(address, "b@c.example"), text=f"no <{address}> here"
+    )
+
+    event = orjson.loads(captured.getvalue())
+    digest = log.hashed(address)
+    assert (event["recipient"], event["recipients"][0], event["text"]) == (digest, digest, f"no <{digest}> here")
+    assert log.hashed("") == ""
+
+
+def test_a_text_without_addresses_is_left_alone(captured: io.BytesIO) -> None:
+    structlog.get_logger().info("x", text="4.4.1 HTTP 503: try again @ 10:00", code=451, client="127.0.0.1")
+
+    event = orjson.loads(captured.getvalue())
+    assert (event["text"], event["code"], event["client"]) == ("4.4.1 HTTP 503: try again @ 10:00", 451, "127.0.0.1")
+
+
+def _fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def test_an_exception_is_told_by_type_and_place_alone(captured: io.BytesIO) -> None:
+    try:
+        _fail("PLANTED")
+    except ValueError:
+        structlog.get_logger().exception("attempt.error", queue_id="Q")
+
+    event = orjson.loads(captured.getvalue())
+    assert event["error"] == "ValueError"
+    assert event["trace"][-1].startswith("test_log.py:")
+    assert event["trace"][-1].endswith(" _fail")
+    assert "PLANTED" not in json.dumps(event)
+
+
+def test_what_libraries_warn_of_is_told_without_what_a_client_sent(captured: io.BytesIO) -> None:
+    import logging
+
+    logging.getLogger("library").warning("bad line %r", "PLANTED")
+    logging.getLogger("asyncio").error(
+        "Task exception was never retrieved\nfuture: <Task exception=ValueError('PLANTED')>"
+    )
+    logging.getLogger("mail.log").warning("AUTH PLAIN PLANTED")
+
+    events = [orjson.loads(line) for line in captured.getvalue().splitlines()]
+    assert [event["text"] for event in events] == ["bad line %r", "Task exception was never retrieved"]
+    assert b"PLANTED" not in captured.getvalue()
+
+
+def test_on_a_terminal_the_log_is_for_people_elsewhere_json(tmp_path: Path) -> None:
+    with running(tmp_path, "run", **to_sandbox("http://127.0.0.1:1"), SMTP_BRIDGE_LOG__FORMAT="console",
+                 SMTP_BRIDGE_SMTP__LISTENER__ADDRESS="127.0.0.1:0", SMTP_BRIDGE_SPOOL__MIN_FREE="0") as process:  # fmt: skip
+        while "daemon.ready" not in (tmp_path / "stderr").read_text():
+            assert process.poll() is None
+    text = (tmp_path / "stderr").read_text()
+    assert "[info     ] daemon.ready" in text
+    assert "\x1b" not in text
