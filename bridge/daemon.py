@@ -6,6 +6,7 @@ Only this module and `cli/` read the settings object; every part gets what it ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import secrets
@@ -40,9 +41,10 @@ from bridge.submission import Rules, Submission
 
 log: Any = structlog.get_logger()
 
+NO_LIMIT = 2**63 - 1
 PRUNE_EVERY_S = 60.0
 PRUNE_BATCH = 500
-LAST_CALL_S = 5.0  # of the shutdown time: when open transactions are ended with 421
+LAST_CALL = 0.2  # of the shutdown time: what is left of it when open transactions are ended with 421
 
 
 class Daemon:
@@ -56,6 +58,7 @@ class Daemon:
         self._services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._close = contextlib.AsyncExitStack()
 
     # --- life
 
@@ -89,17 +92,24 @@ class Daemon:
         """Raises ListenError, CertificateError, SpoolError, SpoolBusy; nothing is left open then."""
         settings = self.settings
         log.info("daemon.started", version=__version__, pid=os.getpid(), settings=settings.source or "none")
+        async with contextlib.AsyncExitStack() as opened:
+            await self._open(opened)
+            self._close = opened.pop_all()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        """Every part brings what closes it; they are closed in reverse order."""
+        settings = self.settings
         self.provider = build_provider(settings)
+        opened.push_async_callback(self.provider.aclose)
         self.auth = Authenticator(_users(settings), cache_s=settings.smtp.auth_cache)
-        try:
-            self._bind()
-            self.spool = await self._open_spool()
-        except BaseException:
-            self._close_listeners()
-            self.auth.close()
-            raise
+        opened.callback(self.auth.close)
+        opened.callback(self._close_listeners)
+        self._bind()
+        self.spool = await self._open_spool()
+        opened.push_async_callback(self.spool.close)
         self._wire()
         self.spool.on_wake(self.runner.wake)
+        opened.push_async_callback(self._end_tasks)
         self._tasks = [
             asyncio.create_task(self.runner.run(), name="runner"),
             asyncio.create_task(self._keep_house(), name="housekeeping"),
@@ -133,18 +143,20 @@ class Daemon:
         await self.runner.drain(_left(deadline))
         await self.dispatcher.drain(_left(deadline))
         await self.submission.drain(1.0)  # what the last attempts brought is written
+        self.submission.abandon()
+        await self._close.aclose()
+        log.info("daemon.stopped")
+
+    async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.auth.close()
-        await self.provider.aclose()
-        await self.spool.close()
-        log.info("daemon.stopped")
 
     async def _finish_sessions(self, deadline: float) -> None:
         """Sessions end by themselves after their transaction; the last ones hear 421 a little before the deadline."""
+        last_call = self.settings.smtp.shutdown_timeout * LAST_CALL
         while self.connections.sessions and _left(deadline) > 0:
-            if _left(deadline) < LAST_CALL_S:
+            if _left(deadline) < last_call:
                 for session in tuple(self.connections.sessions):
                     session.stop(force=True)
             await asyncio.sleep(0.02)
@@ -185,7 +197,7 @@ class Daemon:
         spool = self.settings.spool
         return await open_spool(
             self.settings.spool_path,
-            max_bytes=spool.max_bytes,
+            max_bytes=spool.max_bytes or NO_LIMIT,
             min_free=spool.min_free,
             history_s=spool.history,
             failed_s=spool.failed,
@@ -235,7 +247,7 @@ class Daemon:
         while True:
             try:
                 while await self.spool.prune(now=self.clock.now(), limit=PRUNE_BATCH) == PRUNE_BATCH:
-                    await asyncio.sleep(0)
+                    pass
             except Exception as error:  # a full or broken disk is told by those who need it; pruning tries again
                 log.warning("spool.prune_failed", error=str(error))
             await self.clock.wait(never, PRUNE_EVERY_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Literal
@@ -102,6 +102,11 @@ class Submission:
         """Wait for running submissions and for the attempts they left behind."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=timeout)
+
+    def abandon(self) -> None:
+        """The end: what still runs is cut off. What was promised is in the spool, under a lease that the next start voids."""
+        for task in self._tasks:
+            task.cancel()
 
     def _keep(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -215,23 +220,19 @@ class Submission:
 
     async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
         """Too slow: spool, say 250, and let the running attempt record its own result."""
+        if attempt.withdraw():  # it was still waiting for a slot: it may as well wait in the queue
+            return Answer(reply=GONE) if peer.gone else await self._queue(message)
         if peer.gone:
-            # Nobody was promised anything: whatever a begun attempt brings is the end of it.
-            if attempt.begun:
-                self._keep(self._finish_unspooled(message, attempt))
-            else:
-                attempt.task.cancel()
+            # Nobody was promised anything: whatever the attempt brings is the end of it.
+            self._keep(self._finish_unspooled(message, attempt))
             return Answer(reply=GONE)
-        if not attempt.begun:  # still waiting for a slot: it may as well wait in the queue
-            attempt.task.cancel()
-            return await self._queue(message)
         lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
         pending = attempt.pending
         try:
             await self._spool.put(
                 message, results=self._results(attempt), lease=lease, leased=pending, provider=self._provider.name
             )
-        except SpoolFull:  # no room to leave it in: the provider may still take it
+        except (SpoolFull, SpoolError):  # nowhere to leave it: the provider may still take it
             await asyncio.wait({attempt.task})
             return await self._verdict(message, attempt, peer, by_recipient)
         self._keep(self._finish(message, attempt, lease, pending))
@@ -260,12 +261,23 @@ class Submission:
         keep = self._to_keep(results, peer, by_recipient)
         if keep:
             # Recipients that hear their own refusal are not ours to bounce (LMTP).
-            kept = dataclasses.replace(message, envelope=dataclasses.replace(message.envelope, recipients=tuple(keep)))
-            await self._spool.put(kept, results=keep, provider=self._provider.name)
-            self._wake()
-        else:
+            keep = await self._put_rest(message, keep)
+        if not keep:
             await self._history(message, {a: r for a, r in results.items() if r.status == "sent"})
         return self._reply(message, results, keep)
+
+    async def _put_rest(self, message: Message, keep: dict[str, Result]) -> dict[str, Result]:
+        """What is then in the spool: nothing when it takes nothing and the client can be told that something is still open."""
+        try:
+            # Recipients that hear their own refusal are not ours to bounce (LMTP).
+            await self._spool.put(_only_to(message, keep), results=keep, provider=self._provider.name)
+        except (SpoolFull, SpoolError) as error:
+            if not any(r.status in ("deferred", "held") for r in keep.values()):
+                raise
+            log.error("spool.error", queue_id=message.queue_id, error=str(error))
+            return {}
+        self._wake()
+        return keep
 
     def _to_keep(self, results: Mapping[str, Result], peer: Peer, by_recipient: bool) -> dict[str, Result]:
         """What the spool must hold after the attempt: nothing, or the recipients that this 250 covers."""
@@ -294,18 +306,14 @@ class Submission:
     async def _history(self, message: Message, results: Mapping[str, Result]) -> None:
         if results:
             keeps = self._provider.keeps_bodies
-            await self._spool.put_history(message, results, keep_body=keeps, durable=keeps)
+            await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
     def _log(
         self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
     ) -> None:
         reply = answer.reply
-        if reply.code == 250:
-            event = "message.queued" if "queued" in reply.text else "message.sent"
-        else:
-            event = "message.rejected"
         log.info(
-            event,
+            _event(reply, queue_id),
             queue_id=queue_id,
             client=origin.client,
             user=origin.user,
@@ -317,6 +325,20 @@ class Submission:
             text=reply.text,
             duration_ms=round((time.monotonic() - started) * 1000, 1),
         )
+
+
+def _only_to(message: Message, recipients: Collection[str]) -> Message:
+    """A recipient in the spool that has no result there is one that is to be tried."""
+    if len(recipients) == len(message.envelope.recipients):
+        return message
+    envelope = dataclasses.replace(message.envelope, recipients=tuple(recipients))
+    return dataclasses.replace(message, envelope=envelope)
+
+
+def _event(reply: Reply, queue_id: str) -> str:
+    if reply.code != 250:
+        return "message.rejected"
+    return "message.queued" if reply == queued(queue_id) else "message.sent"
 
 
 def _accepted(results: Mapping[str, Result]) -> Answer:

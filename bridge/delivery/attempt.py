@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -33,7 +33,15 @@ class Attempt:
         self.recipients = recipients
         self.outcomes: dict[str, Outcome] = {}
         self.begun = False
+        self.withdrawn = False
         self.task: asyncio.Task[None]
+
+    def withdraw(self) -> bool:
+        """Give it up if no call has begun; True when none ever will, also when a slot becomes free this very moment."""
+        if not self.begun:
+            self.withdrawn = True
+            self.task.cancel()
+        return self.withdrawn
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -89,12 +97,13 @@ class Dispatcher:
     ) -> None:
         try:
             await self._calls(attempt, message, email, groups, number, waited)
+        except asyncio.CancelledError:
+            _give_up(attempt)
+            raise
         except Exception:
             # A defect of ours must neither lose these recipients nor repeat them at once: they are deferred like any other.
             log.exception("attempt.error", queue_id=message.queue_id, provider=self.provider.name)
-            status: Any = "unknown" if attempt.begun else "deferred"
-            outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER)
-            attempt.outcomes.update(dict.fromkeys(attempt.pending, outcome))
+            _give_up(attempt)
 
     async def _calls(
         self,
@@ -118,6 +127,8 @@ class Dispatcher:
         self, attempt: Attempt, message: Message, email: Email, call: Addressing, number: int, waited: bool
     ) -> None:
         async with self._slots:
+            if attempt.withdrawn:
+                return
             attempt.begun = True
             started = time.monotonic()
             key = idempotency_key(message.queue_id, call.recipients)
@@ -155,3 +166,10 @@ class Dispatcher:
         elif outcome.status == "sent" and self._blocked:
             self._blocked = False
             log.info("provider.unblocked", provider=self.provider.name)
+
+
+def _give_up(attempt: Attempt) -> None:
+    """Whoever reads the outcomes finds one for every recipient; of a call that may have gone out nothing is known."""
+    status: Literal["unknown", "deferred"] = "unknown" if attempt.begun else "deferred"
+    outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+    attempt.outcomes.update(dict.fromkeys(attempt.pending, outcome))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -23,6 +23,7 @@ from bridge.spool.base import Claimed, ClaimedRecipient, Lease, Result, Spool, S
 log: Any = structlog.get_logger()
 
 POLL_S = 5.0
+REFUSED_S = 1.0  # until the next look at a spool that refuses to be written
 LEASE_MARGIN_S = 60.0
 PARSE_OFF_LOOP = 64 * 1024
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
@@ -38,6 +39,12 @@ class Recorder:
         self._provider = dispatcher.provider
         self._retry = retry
         self._clock = clock
+        self._stuck = 0
+
+    @property
+    def stuck(self) -> bool:
+        """Results wait for a disk that refuses them: what cannot be recorded must not be attempted, least of all again."""
+        return self._stuck > 0
 
     def results(self, attempt: Attempt, tried: Callable[[str], Tried]) -> dict[str, Result]:
         now = self._clock.now()
@@ -64,7 +71,10 @@ class Recorder:
             done, _ = await asyncio.wait({attempt.task}, timeout=span / 3)
             if done:
                 return
-            await self._spool.renew(queue_id, lease, self._clock.now() + span)
+            try:
+                await self._spool.renew(queue_id, lease, self._clock.now() + span)
+            except (SpoolError, SpoolFull) as error:  # the attempt goes on; the next renewal may do
+                log.error("spool.renew_failed", queue_id=queue_id, error=str(error))
 
     @property
     def lease_s(self) -> float:
@@ -72,17 +82,39 @@ class Recorder:
 
     async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> None:
         """Write results; while the disk refuses them, again and again: nothing else may touch these recipients meanwhile."""
-        pause = 0.1
-        while results:
-            try:
-                written = await self._spool.record(queue_id, lease, results, now=self._clock.now())
-            except (SpoolError, SpoolFull) as error:
-                log.error("spool.record_failed", queue_id=queue_id, error=str(error))
-                await self._clock.wait(asyncio.Event(), pause)
-                pause = min(pause * 2, 5.0)
-                continue
-            self._tell(queue_id, {a: r for a, r in results.items() if a in written})
+        if not results:
             return
+        written = await self._try_to_record(queue_id, lease, results)
+        if written is None:
+            self._stuck += 1
+            try:
+                written = await self._record_at_last(queue_id, lease, results)
+            finally:
+                self._stuck -= 1
+        self._tell(queue_id, {a: r for a, r in results.items() if a in written})
+
+    async def _record_at_last(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> frozenset[str]:
+        pause = 0.1
+        while True:
+            await self._clock.wait(asyncio.Event(), pause)
+            pause = min(pause * 2, 5.0)
+            written = await self._try_to_record(queue_id, lease, results)
+            if written is not None:
+                return written
+
+    async def _try_to_record(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> frozenset[str] | None:
+        try:
+            return await self._spool.record(queue_id, lease, results, now=self._clock.now())
+        except (SpoolError, SpoolFull) as error:
+            log.error("spool.record_failed", queue_id=queue_id, error=str(error))
+            return None
+
+    async def give_back(self, item: Claimed, recipients: Iterable[str]) -> None:
+        """No call was made for these: they are due again at once, not found as interrupted. Tried once, it is no loss."""
+        now = self._clock.now()
+        by_address = {r.address: r for r in item.recipients}
+        results = {a: _given_back(by_address[a], now) for a in recipients}
+        await self._try_to_record(item.message.queue_id, item.lease, results)
 
     def _tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
         for address, result in results.items():
@@ -128,9 +160,11 @@ class Runner:
         while not self._stopping:
             self._wake.clear()
             claimed = await self._claim()
-            for item in claimed:
+            for item in claimed or ():
                 self._start(item)
-            if not claimed:
+            if claimed is None:
+                await self._clock.wait(asyncio.Event(), REFUSED_S)
+            elif not claimed:
                 await self._clock.wait(self._wake, await self._pause())
 
     async def drain(self, timeout: float) -> None:
@@ -141,7 +175,10 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _claim(self) -> Sequence[Claimed]:
+    async def _claim(self) -> Sequence[Claimed] | None:
+        """None when the spool refuses: the next look must not come at once, however much is due."""
+        if self._recorder.stuck:
+            return None
         room = self._window - len(self._works)
         if room <= 0:
             return ()
@@ -151,7 +188,7 @@ class Runner:
             )
         except (SpoolError, SpoolFull) as error:  # what cannot be written is not attempted
             log.error("spool.claim_failed", error=str(error))
-            return ()
+            return None
 
     async def _pause(self) -> float:
         """Seconds until something is due; a full window waits for a work to end, which wakes us."""
@@ -188,6 +225,8 @@ class Runner:
         try:
             await self._recorder.follow(item.message.queue_id, item.lease, attempt)
         except asyncio.CancelledError:
+            if attempt.withdraw():
+                await self._recorder.give_back(item, attempt.recipients)
             attempt.task.cancel()
             raise
         results = self._recorder.results(attempt, lambda a: _tried(by_address[a]))
@@ -211,3 +250,14 @@ class Runner:
 
 def _tried(recipient: ClaimedRecipient) -> Tried:
     return Tried(attempts=recipient.attempts, unknowns=recipient.unknowns, expires_at=recipient.expires_at)
+
+
+def _given_back(recipient: ClaimedRecipient, now: float) -> Result:
+    """One that had been in a lost call stays in its group, so that its key stays."""
+    return Result(
+        status="deferred",
+        reply=recipient.last_reply,
+        at=now,
+        provider=recipient.provider,
+        unknown=recipient.group is not None,
+    )

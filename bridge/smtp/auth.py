@@ -67,7 +67,8 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._good: dict[bytes, float] = {}
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
-        self._nobody = ""
+        # Who has no hash of its own is checked against somebody's, so that a wrong name costs what a wrong password does.
+        self._decoy = next((user.password_hash for user in self._users.values() if user.password_hash), "")
 
     def __bool__(self) -> bool:
         return bool(self._users)
@@ -78,10 +79,10 @@ class Authenticator:
     async def check_password(self, name: str, password: bytes) -> User | None:
         """The user, or None for a wrong name or password. Raises AuthUnavailable."""
         user = self._users.get(name)
-        if user and user.password:
-            return user if hmac.compare_digest(user.password.encode(), password) else None
         if len(password) > MAX_PASSWORD_OCTETS:
             return None
+        if user and user.password and hmac.compare_digest(user.password.encode(), password):
+            return user
         remembered = hashlib.blake2b(
             b"\0".join((name.encode(), (user.password_hash if user else "").encode(), password)), key=self._key
         ).digest()
@@ -109,11 +110,9 @@ class Authenticator:
             raise AuthUnavailable(type(error).__name__) from error
 
     def _verify_here(self, password_hash: str, password: bytes) -> bool:
-        if not password_hash:
-            self._nobody = self._nobody or _HASHER.hash(secrets.token_hex(16))
-            password_hash, password = self._nobody, b""
+        self._decoy = self._decoy or hash_password(secrets.token_hex(16))
         try:
-            return _HASHER.verify(password_hash, password)
+            return _HASHER.verify(password_hash or self._decoy, password) and bool(password_hash)
         except VerifyMismatchError:
             return False
 

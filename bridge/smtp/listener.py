@@ -11,8 +11,9 @@ import os
 import socket
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge.reply import Reply
 from bridge.smtp import replies
@@ -21,6 +22,7 @@ from bridge.smtp.session import Service, Session
 
 BACKLOG = 1024
 _FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)
+_NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class ListenError(Exception):
@@ -59,6 +61,7 @@ class Listener:
         self.service = service
         self._sockets: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        self._made: tuple[int, int] | None = None
 
     def bind(self, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ListenError."""
@@ -66,6 +69,8 @@ class Listener:
             self._sockets = bind_address(self.address, environ)
         except OSError as error:
             raise ListenError(f"cannot listen on {self.address}: {_why(error)}") from error
+        if path := unix_path(self.address):
+            self._made = _identity(path)
 
     @property
     def port(self) -> int:
@@ -96,8 +101,17 @@ class Listener:
         for sock in self._sockets:
             sock.close()
         path = unix_path(self.address)
-        if path:
+        # Not one that another daemon listens on, or has put there since.
+        if path and self._made and _identity(path) == self._made:
             path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def unix_path(address: str) -> Path | None:
@@ -113,10 +127,26 @@ def bind_address(address: str, environ: Mapping[str, str]) -> list[socket.socket
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places = dict.fromkeys((info[0], info[4]) for info in found)
+    return _bind_all(sorted(places, key=lambda place: place[0] != socket.AF_INET))
+
+
+def _bind_all(places: Sequence[tuple[int, Any]]) -> list[socket.socket]:
+    """All of a name's addresses, with one port where that is ours to choose; those of a family this machine lacks are left
+    out (a container without IPv6 still has the `::1` of "localhost" in its hosts file)."""
     sockets: list[socket.socket] = []
+    missing: OSError | None = None
     try:
-        for family, place in {(info[0], info[4]) for info in found}:
-            sockets.append(_bind_tcp(family, place))
+        for family, (host, port, *rest) in places:
+            port = port or (sockets[0].getsockname()[1] if sockets else 0)
+            try:
+                sockets.append(_bind_tcp(family, (host, port, *rest)))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                missing = error
+        if missing and not sockets:
+            raise missing
     except OSError:
         for sock in sockets:
             sock.close()
@@ -124,7 +154,7 @@ def bind_address(address: str, environ: Mapping[str, str]) -> list[socket.socket
     return sockets
 
 
-def _bind_tcp(family: int, place: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+def _bind_tcp(family: int, place: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,11 +174,7 @@ def _bind_unix(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-            if sock.connect_ex(str(path)) == 0:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-            path.unlink()
-        sock.close()
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            _remove_unanswered(path)
         sock.bind(str(path))
         path.chmod(0o660)
         sock.listen(BACKLOG)
@@ -159,12 +185,21 @@ def _bind_unix(path: Path) -> socket.socket:
     return sock
 
 
+def _remove_unanswered(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one whose backlog is full answers later (EAGAIN), but it lives
+        if probe.connect_ex(str(path)) != errno.ECONNREFUSED:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    path.unlink()
+
+
 def _systemd_sockets(name: str, environ: Mapping[str, str]) -> list[socket.socket]:
     """The sockets that systemd passed under this FileDescriptorName (sd_listen_fds_with_names(3))."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         raise OSError(errno.ENOENT, "systemd passed no sockets to this process")
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    count = int(environ.get("LISTEN_FDS", "0"))
+    given = environ.get("LISTEN_FDS", "")
+    count = int(given) if given.isascii() and given.isdigit() else 0
     names += ["unknown"] * (count - len(names))
     sockets = [socket.socket(fileno=_FIRST_SYSTEMD_FD + i) for i in range(count) if names[i] == name]
     if not sockets:

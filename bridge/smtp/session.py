@@ -101,10 +101,14 @@ class Session(Wire):
         return super().eof_received()
 
     def stop(self, *, force: bool = False) -> None:
-        """Shutdown: a session between transactions hears 421 now, one in a transaction after it, or now if `force`."""
-        if self._reading_command and (force or not self.in_transaction) and self.transport is not None:
-            self._writer.write(SHUTTING_DOWN.encode())
-            self.transport.close()
+        """Shutdown: a session between transactions hears 421 now, one in a transaction after it, or now if `force`.
+
+        Never while its message is being taken: that has an answer of its own.
+        """
+        if self.handshaking:
+            self.abort()
+        elif (force and self._peer is None) or (self._reading_command and not self.in_transaction):
+            self.say_and_close(SHUTTING_DOWN)
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -114,14 +118,11 @@ class Session(Wire):
         if self.service.stopping and not self.in_transaction:
             await self._goodbye(SHUTTING_DOWN)
             return
-        self._reading_command = True
         try:
-            line = await self.read_line()
+            line = await self._read_line()
         except LineTooLong:
             await self._refuse(replies.LINE_TOO_LONG)
             return
-        finally:
-            self._reading_command = False
         try:
             await self._execute(line)
         except (Disconnected, ConnectionError, asyncio.CancelledError):
@@ -131,6 +132,14 @@ class Session(Wire):
             log.exception("session.error", client=self.client)
             self._reset()
             await self._refuse(LOCAL_ERROR)
+
+    async def _read_line(self, limit: int = 0) -> bytes:
+        """As `read_line`; meanwhile a shutdown may end the session."""
+        self._reading_command = True
+        try:
+            return await self.read_line(limit)
+        finally:
+            self._reading_command = False
 
     async def _execute(self, line: bytes) -> None:
         if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands
@@ -321,7 +330,7 @@ class Session(Wire):
     async def _ask(self, challenge: bytes) -> bytes:
         await self.send(challenge_text(challenge))
         try:
-            return (await self.read_line(MAX_AUTH_LINE)).strip(b" \t")
+            return (await self._read_line(MAX_AUTH_LINE)).strip(b" \t")
         except LineTooLong:
             raise Refused(replies.AUTH_LINE_TOO_LONG) from None
 

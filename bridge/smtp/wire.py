@@ -25,6 +25,7 @@ _LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH
 HIGH_WATER = 256 * 1024  # unread octets before the socket is paused
 _NEVER = float("inf")
 _END = b"\r\n.\r\n"
+LINGER_S = 5.0  # how long a closed connection may take to send what was written to it
 
 
 class LineTooLong(Exception):
@@ -49,6 +50,7 @@ class Wire(SMTP):
         self.client = ""
         self.tls = False
         self.eof = False
+        self.handshaking = False
         self._original_transport = None
         self._tls_protocol = None
         self._timeout_duration = timeout
@@ -91,8 +93,21 @@ class Wire(SMTP):
         except (ConnectionError, Disconnected):
             pass
         finally:
-            self._deadline = _NEVER
-            self._writer.close()
+            self._close()
+
+    def _close(self) -> None:
+        """What was written still goes out, but not for ever: a client that reads nothing would keep the connection."""
+        self._deadline = _NEVER
+        self._cancel_timer()
+        transport = self._writer.transport
+        if not transport.is_closing():
+            transport.close()
+        if self.transport is not None:
+            self._timeout_handle = self.loop.call_later(LINGER_S, transport.abort)
+
+    def _cancel_timer(self) -> None:
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
 
     # --- time
 
@@ -108,9 +123,17 @@ class Wire(SMTP):
             again = self._deadline if self._deadline != _NEVER else now + self._timeout_duration
             self._timeout_handle = self.loop.call_at(again, self._timeout_cb)
             return
-        if self.transport is not None:
-            self._writer.write(replies.IDLE.encode())
-            self.transport.close()
+        self.say_and_close(replies.IDLE)
+
+    def say_and_close(self, reply: Reply) -> None:
+        """End the connection from outside its task, which `connection_lost` then cancels."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self._paused:  # type: ignore[attr-defined]  # it reads nothing, this neither
+            self.transport.abort()
+            return
+        self._writer.write(reply.encode())
+        self._close()
 
     # --- reading
 
@@ -147,8 +170,10 @@ class Wire(SMTP):
         end = buffer.find(b"\n")
         if end < 0:
             self._reset_timeout()
-            end = await self._find_line_end(limit or MAX_AUTH_LINE + 16)
-            self._deadline = _NEVER
+            try:
+                end = await self._find_line_end(limit or MAX_AUTH_LINE + 16)
+            finally:
+                self._deadline = _NEVER
         line = bytes(buffer[:end])
         del buffer[: end + 1]
         if end + 1 > (limit or _LONG.get(line[:4].upper(), MAX_COMMAND)):
@@ -185,29 +210,23 @@ class Wire(SMTP):
 
     async def _collect(self, max_size: int) -> bytes | None:
         buffer = self._buffer
-        too_big = False
+        size = _StuffedSize(max_size)
         scanned = 0
         while True:
-            if not too_big and buffer.startswith(b".\r\n"):
+            if not size.exceeded and buffer.startswith(b".\r\n"):
                 del buffer[:3]
                 return b""
             end = buffer.find(_END, max(0, scanned - len(_END) + 1))
             if end >= 0:
                 break
-            scanned = len(buffer)
-            # Dots that stuffing added do not count; whether they made the difference is seen at the end.
-            if scanned > max_size * 2 + HIGH_WATER or (scanned > max_size and not self._may_fit(max_size)):
-                too_big = True
+            if size.exceeds(buffer):
                 del buffer[: -len(_END) + 1]
-                scanned = len(buffer)
+            scanned = len(buffer)
             self._reset_timeout()
             await self._fill()
-        content = b"" if too_big else _unstuff(bytes(buffer[: end + 2]))
+        content = b"" if size.exceeded else _unstuff(_head(buffer, end + 2))
         del buffer[: end + len(_END)]
-        return None if too_big or len(content) > max_size else content
-
-    def _may_fit(self, max_size: int) -> bool:
-        return len(self._buffer) - self._buffer.count(b"\r\n.") <= max_size
+        return None if size.exceeded or len(content) > max_size else content
 
     # --- writing
 
@@ -238,13 +257,23 @@ class Wire(SMTP):
         self._transport.pause_reading()  # type: ignore[attr-defined]
         self._buffer.clear()
         self._writer.write(replies.READY_FOR_TLS.encode())
+        self.handshaking = True
         try:
-            await self._writer.start_tls(context, ssl_handshake_timeout=timeout)
-        except (OSError, asyncio.CancelledError, TimeoutError):
-            if self.transport is None or self.eof:
-                raise
+            transport = await self.loop.start_tls(
+                self._transport,  # type: ignore[attr-defined]
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=timeout,
+            )
+        except OSError:  # ssl.SSLError and TimeoutError are; nothing more can be said on this connection
             return False
-        self.transport = self._writer.transport
+        finally:
+            self.handshaking = False
+        if transport is None:  # aborted meanwhile, which asyncio tells in this way
+            return False
+        self._writer._transport = self.transport = transport  # type: ignore[attr-defined]
+        self._replace_writer(self._writer)  # type: ignore[attr-defined]
         self.tls = True
         return True
 
@@ -259,3 +288,29 @@ def _unstuff(content: bytes) -> bytes:
     if content.startswith(b"."):
         content = content[1:]
     return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
+
+
+class _StuffedSize:
+    """Whether a message that is still coming in is too large; the dots that stuffing added do not count.
+
+    They are counted once, and only when they could make the difference.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self.exceeded = False
+        self._max_size = max_size
+        self._dots = 0
+        self._counted = 0
+
+    def exceeds(self, buffer: bytearray) -> bool:
+        if not self.exceeded and len(buffer) - self._dots > self._max_size:
+            self._dots += buffer.count(b"\r\n.", self._counted)
+            self._counted = max(len(buffer) - 2, 0)  # the end may be the beginning of another
+            self.exceeded = len(buffer) - self._dots > self._max_size + len(_END)
+        return self.exceeded
+
+
+def _head(buffer: bytearray, end: int) -> bytes:
+    """Copied once, not twice."""
+    with memoryview(buffer) as view:
+        return bytes(view[:end])

@@ -1,0 +1,210 @@
+"""A runner on a real SQLite spool, with a provider whose answers are written down and a clock that only we move."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.delivery.attempt import Dispatcher
+from bridge.delivery.retry import RetryPolicy
+from bridge.delivery.runner import Recorder, Runner
+from bridge.mime.addressing import address
+from bridge.mime.parse import parse
+from bridge.model import Addressing, Email, Envelope, Fault, Message, Outcome
+from bridge.providers.base import Policy, Provider, Unfit
+from bridge.reply import Reply, sent
+from bridge.spool.ids import new_queue_id
+from bridge.spool.opening import open_spool
+from bridge.spool.sqlite import SqliteSpool
+
+START = 1_800_000_000.0
+RAW = b"From: ann@example.com\r\nSubject: x\r\n\r\nx\r\n"
+
+
+class FakeClock:
+    """Time stands still until `advance`; whoever waits is woken in order."""
+
+    def __init__(self) -> None:
+        self._now = START
+        self._waiting: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        if event.is_set():
+            return True
+        over = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._now + seconds, over))
+        if seconds <= 0:
+            over.set_result(None)
+        setting = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({setting, over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            setting.cancel()
+        return event.is_set()
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+        for due, over in self._waiting:
+            if due <= self._now and not over.done():
+                over.set_result(None)
+        self._waiting = [(due, over) for due, over in self._waiting if not over.done()]
+
+
+Script = Callable[[Addressing], Any]  # an Outcome for all recipients, a mapping, or an awaitable of one
+
+
+class ScriptedProvider(Provider):
+    """Its nth answer is the nth call's, the last one that of all others. `calls_made`: (recipients, key)."""
+
+    kind = "scripted"
+
+    def __init__(self, *answers: Any, idempotent: bool = False, separate: bool = False, **policy: Any) -> None:
+        super().__init__("scripted", Policy(**policy))
+        self.idempotent = idempotent
+        self.separate = separate
+        self.answers = list(answers) or [SENT]
+        self.calls_made: list[tuple[tuple[str, ...], str]] = []
+        self.running = 0
+        self.most = 0
+
+    def unfit(self, email: Email, envelope: Envelope) -> Unfit | None:
+        return None
+
+    def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
+        return address(email, reverse_path, recipients, carries_envelope=not self.separate)
+
+    async def send(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> Mapping[str, Outcome]:
+        self.calls_made.append((addressing.recipients, key))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if callable(answer):
+                answer = await answer()
+        finally:
+            self.running -= 1
+        return answer if isinstance(answer, Mapping) else dict.fromkeys(addressing.recipients, answer)
+
+
+SENT = Outcome(status="sent", reply=sent("1"))
+BUSY = Outcome(status="deferred", reply=Reply(451, "4.3.2", "busy"), fault=Fault.PROVIDER)
+LOST = Outcome(status="unknown", reply=Reply(451, "4.4.2", "lost"), fault=Fault.PROVIDER)
+BAD_KEY = Outcome(status="deferred", reply=Reply(451, "4.3.5", "bad key"), fault=Fault.ACCOUNT)
+REFUSED = Outcome(status="bounced", reply=Reply(550, "5.1.1", "nobody"), fault=Fault.RECIPIENT)
+
+
+def later(seconds: float, *, quota: bool = False) -> Outcome:
+    return Outcome(status="deferred", reply=BUSY.reply, fault=Fault.PROVIDER, retry_after=seconds, quota=quota)
+
+
+class Bench:
+    """Spool, provider, runner. `run_until_quiet` lets everything happen that is due now."""
+
+    def __init__(self, spool: SqliteSpool, clock: FakeClock, provider: ScriptedProvider, retry: RetryPolicy) -> None:
+        self.spool, self.clock, self.provider = spool, clock, provider
+        self.dispatcher = Dispatcher(provider)
+        self.recorder = Recorder(spool, self.dispatcher, retry, clock)
+        self.runner = Runner(
+            spool=spool, dispatcher=self.dispatcher, recorder=self.recorder, parse=parse, clock=clock, owner="me"
+        )
+        self.task = asyncio.create_task(self.runner.run())
+
+    async def put(self, *recipients: str, lifetime: float = 86400.0) -> Message:
+        now = self.clock.now()
+        message = Message(
+            queue_id=new_queue_id(),
+            envelope=Envelope(reverse_path="ann@example.com", recipients=recipients or ("bob@example.org",)),
+            raw=RAW,
+            created_at=now,
+            expires_at=now + lifetime,
+        )
+        await self.spool.put(message)
+        self.runner.wake()
+        return message
+
+    async def statuses(self) -> dict[str, str]:
+        rows = await self.spool.list_messages()
+        return {r["address"]: r["status"] for row in rows for r in row["recipients"]}
+
+    async def recipients(self) -> Sequence[Mapping[str, Any]]:
+        return [r for row in await self.spool.list_messages() for r in row["recipients"]]
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 5.0) -> None:
+        async with asyncio.timeout(seconds):
+            while True:
+                value = condition()
+                if asyncio.iscoroutine(value):
+                    value = await value
+                if value:
+                    return
+                await asyncio.sleep(0.002)
+
+    async def quiet(self) -> None:
+        """Until nothing runs and nothing is due, which the runner shows by waiting for the clock."""
+        await self.until(self._is_quiet)
+
+    async def _is_quiet(self) -> bool:
+        if self.runner._works or self.runner._wake.is_set() or not self.clock._waiting:
+            return False
+        due = await self.spool.next_due()
+        return (due is None or due > self.clock.now()) and not self.runner._works
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.runner.wake()
+        await self.quiet()
+
+    async def next_attempt_in(self) -> float:
+        due = await self.spool.next_due()
+        assert due is not None
+        return due - self.clock.now()
+
+    async def stop(self) -> None:
+        self.runner.stop()
+        await self.runner.drain(0)
+        await self.dispatcher.drain(0)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[SqliteSpool]:
+    opened = await open_spool(
+        tmp_path / "spool.db",
+        max_bytes=1 << 30,
+        min_free=0,
+        history_s=1e9,
+        failed_s=1e9,
+        owner="me",
+        now=START,
+    )
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def bench(spool: SqliteSpool, clock: FakeClock) -> AsyncIterator[Callable[..., Bench]]:
+    """`bench(answer, answer, ..., jitter=0)` -> a running Bench."""
+    made: list[Bench] = []
+
+    def make(*answers: Any, retry: RetryPolicy | None = None, **provider: Any) -> Bench:
+        made.append(
+            Bench(spool, clock, ScriptedProvider(*answers, **provider), retry or RetryPolicy(jitter=0, maximum=30))
+        )
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.stop()

@@ -1,0 +1,312 @@
+"""What one client may cost: connections, time, memory; and that the others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end, without_received
+
+__all__ = ["clients_end"]
+
+
+async def settled(daemon: Any, count: int = 0) -> None:
+    """Until so many sessions are left."""
+    async with asyncio.timeout(10):
+        while len(daemon.connections.sessions) != count:
+            await asyncio.sleep(0.005)
+
+
+def port_of(daemon: Any) -> int:
+    return int(daemon.listeners[0].port)
+
+
+def open_sockets() -> int:
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum(link.is_symlink() and os.readlink(link).startswith("socket:") for link in links)
+
+
+@pytest.mark.parametrize(
+    ("key", "loopback"), [("MAX_CONNECTIONS_PER_CLIENT", "127.0.0.1"), ("MAX_CONNECTIONS", "127.0.0.1")]
+)
+async def test_one_connection_too_many_is_421_and_there_is_room_again_afterwards(
+    key: str, loopback: str, start_daemon: Any
+) -> None:
+    daemon = await start_daemon(**CAPTURE, **{f"SMTP_BRIDGE_SMTP__{key}": "3"})
+    raws = [await Raw.greeted(port_of(daemon)) for _ in range(3)]
+
+    refused = await Raw.connect(port_of(daemon))
+    await refused.expect("421 4.7.0 Too many connections")
+    await refused.expect_end()
+
+    assert await raws[0].say("NOOP") == "250 2.0.0 Ok"
+    raws[0].close()
+    await settled(daemon, 2)
+    await Raw.greeted(port_of(daemon))
+
+
+async def test_the_limit_per_client_leaves_room_for_other_clients(start_daemon: Any) -> None:
+    daemon = await start_daemon(
+        **CAPTURE,
+        SMTP_BRIDGE_SMTP__MAX_CONNECTIONS_PER_CLIENT="1",
+        SMTP_BRIDGE_SMTP__LISTENER__ADDRESS="0.0.0.0:0",
+    )
+    await Raw.greeted(port_of(daemon))
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(daemon), local_addr=("127.0.0.2", 0))
+    other = Raw(reader, writer)
+    await other.expect("220")
+
+
+async def test_three_hundred_aborted_connections_leave_no_descriptor_behind(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_CONNECTIONS_PER_CLIENT="1000")
+    await (await Raw.greeted(port_of(daemon))).say("QUIT")
+    await settled(daemon)
+    before = open_sockets()
+
+    for number in range(300):
+        sock = socket.create_connection(("127.0.0.1", port_of(daemon)))
+        sock.send((b"", b"EHLO x\r\n", ENVELOPE, ENVELOPE + b"DATA\r\n" + HEADER)[number % 4])
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        if number % 20 == 0:
+            await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while open_sockets() > before:
+            await asyncio.sleep(0.01)
+
+    assert not daemon.connections.sessions
+    assert not daemon.connections._by_client
+
+
+# --- time
+
+
+async def test_an_idle_client_hears_421_4_4_2(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.2s")
+    raws = [await Raw.greeted(port_of(daemon)) for _ in range(3)]
+    await raws[1].say("MAIL FROM:<ann@example.com>")
+    await raws[2].begin_data()
+
+    for raw in raws:
+        await raw.expect("421 4.4.2")
+        await raw.expect_end()
+    await settled(daemon)
+
+
+async def test_a_command_line_that_trickles_does_not_extend_the_time_out(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.3s")
+    raw = await Raw.greeted(port_of(daemon))
+    started = time.monotonic()
+
+    while not raw.reader.at_eof() and time.monotonic() - started < 5 and not raw.reader._buffer:  # type: ignore[attr-defined]
+        raw.send(b"x")
+        await asyncio.sleep(0.02)
+
+    await raw.expect("421 4.4.2")
+    assert time.monotonic() - started < 1.5
+
+
+async def test_data_that_flows_is_not_cut_however_long_it_takes(start_daemon: Any) -> None:
+    """RFC 5321 4.5.3.2.5: the time-out is for a block, not for the message."""
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.3s")
+    raw = await Raw.greeted(port_of(daemon))
+    await raw.begin_data()
+
+    raw.send(HEADER)
+    for _ in range(16):
+        await asyncio.sleep(0.05)
+        raw.send(b"x\r\n")
+    raw.send(b".\r\n")
+
+    await raw.expect("250 2.0.0")
+
+
+async def test_the_time_out_does_not_run_while_we_are_the_ones_who_take_long(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.2s")
+    provider = daemon.provider
+    send = provider.send
+
+    async def slow(*args: Any, **named: Any) -> Any:
+        await asyncio.sleep(0.7)
+        return await send(*args, **named)
+
+    provider.send = slow
+    raw = await Raw.connect(port_of(daemon))
+
+    raw.send(b"EHLO x\r\n" + WHOLE + b"QUIT\r\n")
+
+    await raw.expect("220", "250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221")
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_after_the_time_out(start_daemon: Any) -> None:
+    daemon = await start_daemon(
+        **CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.3s", SMTP_BRIDGE_SMTP__MAX_JUNK_COMMANDS="100000000"
+    )
+    raw = await Raw.connect(port_of(daemon), rcvbuf=4096)
+    raw.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(0.01)
+    (session,) = daemon.connections.sessions
+
+    written = 0
+    while session in daemon.connections.sessions and written < 200_000_000:
+        raw.send(b"HELP\r\n" * 10_000)
+        written += 60_000
+        await asyncio.sleep(0.001)
+    await Raw.greeted(port_of(daemon))
+
+    assert written < 200_000_000
+    async with asyncio.timeout(5):
+        while session.transport is not None:
+            await asyncio.sleep(0.01)
+    assert len(session._buffer) < 1_000_000
+
+
+async def test_slow_clients_do_not_hold_up_the_others(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__SHUTDOWN_TIMEOUT="1s")
+    slow = [await Raw.greeted(port_of(daemon)) for _ in range(60)]
+    for number, raw in enumerate(slow):
+        raw.send((b"MAIL", ENVELOPE + b"DATA\r\nx", b"STARTTLS\r\n")[number % 3])
+    started = time.monotonic()
+
+    other = await Raw.greeted(port_of(daemon))
+    other.send(WHOLE)
+    await other.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+
+    assert time.monotonic() - started < 1.0
+
+
+async def test_the_limit_of_a_command_is_not_raised_by_repeating_ehlo(start_daemon: Any) -> None:
+    """aiosmtpd adds to a limit of the class at each EHLO of any session."""
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(port_of(daemon))
+    for _ in range(40):
+        await raw.say("EHLO x")
+
+    assert (await raw.say("NOOP " + "x" * 600)).startswith("500 5.5.2")
+    assert (await raw.say("MAIL FROM:<ann@example.com> ENVID=" + "x" * 3000)).startswith("500 5.5.2")
+
+
+# --- the end of a connection
+
+
+async def test_a_client_that_closes_its_writing_side_still_hears_everything(start_daemon: Any) -> None:
+    """`printf ... | nc -N`."""
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.connect(port_of(daemon))
+
+    raw.send(b"EHLO x\r\n" + WHOLE + WHOLE)
+    raw.writer.write_eof()
+
+    await raw.expect("220", "250", *["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 2)
+    await raw.expect_end()
+    await settled(daemon)
+    assert len(await daemon.spool.list_messages()) == 2
+
+
+async def test_half_a_message_and_the_end_of_the_stream_is_no_message(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.connect(port_of(daemon))
+
+    raw.send(b"EHLO x\r\n" + ENVELOPE + b"DATA\r\n" + HEADER + b"text\r\n.")
+    raw.writer.write_eof()
+
+    await raw.expect("220", "250", "250 2.1.0", "250 2.1.5", "354")
+    await raw.expect_end()
+    assert await daemon.spool.list_messages() == []
+
+
+async def test_after_a_defect_of_ours_the_client_hears_451_without_its_text_and_may_go_on(
+    start_daemon: Any,
+) -> None:
+    """aiosmtpd says 500 with the text of the exception, and `503 nested MAIL` to the next message."""
+    daemon = await start_daemon(**CAPTURE)
+    parse = daemon.submission._parse
+
+    def broken(raw: bytes) -> Any:
+        raise RuntimeError("secret detail")
+
+    raw = await Raw.greeted(port_of(daemon))
+    daemon.submission._parse = broken
+    raw.send(WHOLE)
+    with structlog.testing.capture_logs() as logs:
+        answer = await raw.expect("250 2.1.0", "250 2.1.5", "354", "451 4.3.0")
+    assert answer == "451 4.3.0 Local error, try again later"
+    daemon.submission._parse = parse
+    raw.send(WHOLE)
+
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    assert "submission.error" in {line["event"] for line in logs}
+
+
+async def test_a_defect_in_a_command_is_451_and_ends_the_transaction(
+    start_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(port_of(daemon))
+    await raw.say("MAIL FROM:<ann@example.com>")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bridge.smtp.session.parse_rcpt", lambda *args, **named: 1 / 0)
+        with structlog.testing.capture_logs() as logs:
+            answer = await raw.say("RCPT TO:<bob@example.org>")
+    assert answer == "451 4.3.0 Local error, try again later"
+    raw.send(WHOLE)
+
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    assert "session.error" in {line["event"] for line in logs}
+
+
+async def test_eight_bit_content_needs_no_parameter_and_stays(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(port_of(daemon))
+    content = HEADER + bytes(range(128, 256)) + b"\r\n"
+
+    raw.send(ENVELOPE + b"DATA\r\n" + content + b".\r\n")
+    reply = await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+
+    assert without_received(await daemon.spool.body(reply.rsplit(" ", 1)[1])) == content
+
+
+async def test_ehlo_tells_what_is_honoured(start_daemon: Any) -> None:
+    raw = await Raw.greeted(port_of(await start_daemon(**CAPTURE)))
+
+    words = ["PIPELINING", f"SIZE {25 * 1024**2}", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
+    assert raw.lines == ["bridge.example", *words]
+
+
+async def test_ends_and_silence_are_the_same_on_uvloop(bridge_process: Any) -> None:
+    """The tests above run on asyncio's own loop; `smtp-bridge run` uses uvloop where it is installed."""
+    process = await bridge_process(
+        **CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.4s", SMTP_BRIDGE_SMTP__MAX_JUNK_COMMANDS="100000000"
+    )
+    idle, cut = await Raw.greeted(process.port), await Raw.greeted(process.port)
+    await cut.begin_data()
+    half = await Raw.connect(process.port)
+    half.send(b"EHLO x\r\n" + WHOLE)
+    half.writer.write_eof()
+    deaf = await Raw.connect(process.port, rcvbuf=4096)
+    deaf.reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+    await half.expect("220", "250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    await half.expect_end()
+    await idle.expect("421 4.4.2")
+    await cut.expect("421 4.4.2")
+    async with asyncio.timeout(10):
+        while not deaf.writer.transport.is_closing():  # what is written to a reset connection fails
+            deaf.send(b"HELP\r\n" * 10_000)
+            await asyncio.sleep(0.002)
+    again = await Raw.greeted(process.port)
+    again.reset()
+    await Raw.greeted(process.port)
+    assert await process.stop() == 0
+    log = process.log_path.read_text()
+    assert "Traceback" not in log
+    assert "session.error" not in log
