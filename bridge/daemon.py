@@ -33,7 +33,7 @@ from bridge.smtp.auth import Authenticator, User
 from bridge.smtp.listener import Connections, Listener
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.session import Service
-from bridge.smtp.tls import make_context, self_signed
+from bridge.smtp.tls import CertificateError, make_context, self_signed
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
@@ -91,7 +91,12 @@ class Daemon:
     async def start(self) -> None:
         """Raises ListenError, CertificateError, SpoolError, SpoolBusy; nothing is left open then."""
         settings = self.settings
-        log.info("daemon.started", version=__version__, pid=os.getpid(), settings=settings.source or "none")
+        log.info(
+            "daemon.started",
+            version=__version__,
+            pid=os.getpid(),
+            settings=settings.source or ("none" if settings.implicit_capture else "environment"),
+        )
         async with contextlib.AsyncExitStack() as opened:
             await self._open(opened)
             self._close = opened.pop_all()
@@ -125,8 +130,8 @@ class Daemon:
         stop.cancel()
         for task in done - {stop}:
             if error := task.exception():
-                log.error("daemon.part_died", part=task.get_name(), error=repr(error)[:500])
-                raise RuntimeError(f"{task.get_name()} died: {error!r}") from error
+                log.error("daemon.part_died", part=task.get_name(), exc_info=error)
+                raise RuntimeError(f"{task.get_name()} died: {type(error).__name__}") from error
 
     async def stop(self) -> None:
         """Stop listening, finish transactions, stop claiming, finish attempts, close; in at most `shutdown_timeout` and a bit."""
@@ -216,7 +221,7 @@ class Daemon:
         )
         limits = MimeLimits(depth=settings.smtp.max_mime_depth, parts=settings.smtp.max_mime_parts)
         parse_email = functools.partial(parse, limits=limits)
-        self.dispatcher = Dispatcher(self.provider)
+        self.dispatcher = Dispatcher(self.provider, degrade=settings.relay.degrade)
         recorder = Recorder(self.spool, self.dispatcher, retry, clock)
         self.runner = Runner(
             spool=self.spool,
@@ -302,7 +307,6 @@ def _rules(settings: Settings, provider: Provider) -> Rules:
         # What capture takes is kept by the act of taking it; there is nothing to queue.
         mode="auto" if provider.keeps_bodies else settings.relay.mode,
         attempt_timeout=settings.relay.attempt_timeout,
-        degrade=settings.relay.degrade,
         lifetime=settings.retry.expire,
         max_hops=settings.smtp.max_hops,
         hostname=settings.hostname,
@@ -356,6 +360,8 @@ def _rest(chosen: RestSection, policy: Policy) -> Provider:
         ),
         max_size=chosen.max_size,
     )
+    if chosen.ca_file:
+        _check_ca_file(chosen.ca_file)
     transport = transport_for(
         chosen.url,
         policy,
@@ -364,3 +370,13 @@ def _rest(chosen: RestSection, policy: Policy) -> Provider:
         keepalive_s=chosen.keepalive,
     )
     return RestProvider(chosen.name, policy, settings, transport=transport)
+
+
+def _check_ca_file(path: str) -> None:
+    """At start, so that it is one clear line and not the fate of every attempt. Raises CertificateError."""
+    from bridge.providers.trust import client_context
+
+    try:
+        client_context(path)
+    except OSError as error:  # ssl.SSLError is one
+        raise CertificateError(f"{path}: holds no certificates (PEM) to trust") from error

@@ -39,7 +39,6 @@ class Rules:
 
     mode: Literal["auto", "queue", "direct"] = "auto"
     attempt_timeout: float = 10.0
-    degrade: bool = False
     lifetime: float = 2 * 86400.0
     max_hops: int = 50
     hostname: str = "localhost"
@@ -150,8 +149,10 @@ class Submission:
         now = self._clock.now()
         raw = self._stamp(queue_id, envelope, content, origin, now)
         email = self._parse(raw)
-        if refusal := self._unfit(queue_id, email, envelope):
+        if refusal := self._dispatcher.refusal(queue_id, email, envelope):
             return refusal
+        if hidden := self._provider.not_shown(email, envelope.recipients):
+            log.info("message.addresses_not_shown", queue_id=queue_id, provider=self._provider.name, recipients=hidden)
         message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)
         message = Message(
             queue_id=queue_id,
@@ -175,16 +176,6 @@ class Submission:
             date=formatdate(now, localtime=False, usegmt=False),
             message_id=f"<{queue_id}@{hostname}>",
         )
-
-    def _unfit(self, queue_id: str, email: Email, envelope: Envelope) -> Reply | None:
-        unfit = self._provider.unfit(email, envelope)
-        if unfit is None:
-            return None
-        if self._rules.degrade and unfit.degradable:
-            log.warning("message.degraded", queue_id=queue_id, provider=self._provider.name, losses=unfit.losses)
-            return None
-        log.info("message.unfit", queue_id=queue_id, provider=self._provider.name, losses=unfit.losses)
-        return unfit.reply
 
     @property
     def _provider(self) -> Provider:
@@ -260,19 +251,18 @@ class Submission:
             return _accepted(results)
         keep = self._to_keep(results, peer, by_recipient)
         if keep:
-            # Recipients that hear their own refusal are not ours to bounce (LMTP).
-            keep = await self._put_rest(message, keep)
+            keep = await self._put_rest(message, keep, by_recipient)
         if not keep:
             await self._history(message, {a: r for a, r in results.items() if r.status == "sent"})
         return self._reply(message, results, keep)
 
-    async def _put_rest(self, message: Message, keep: dict[str, Result]) -> dict[str, Result]:
-        """What is then in the spool: nothing when it takes nothing and the client can be told that something is still open."""
+    async def _put_rest(self, message: Message, keep: dict[str, Result], by_recipient: bool) -> dict[str, Result]:
+        """What is then in the spool. Raises SpoolFull, SpoolError, but where each recipient can hear its own 4xx instead."""
         try:
-            # Recipients that hear their own refusal are not ours to bounce (LMTP).
             await self._spool.put(_only_to(message, keep), results=keep, provider=self._provider.name)
         except (SpoolFull, SpoolError) as error:
-            if not any(r.status in ("deferred", "held") for r in keep.values()):
+            await self._history(message, {a: r for a, r in keep.items() if r.status == "sent"})
+            if not by_recipient:
                 raise
             log.error("spool.error", queue_id=message.queue_id, error=str(error))
             return {}

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import structlog
 
-from bridge.model import Addressing, Email, Fault, Message, Outcome, idempotency_key
+from bridge.model import Addressing, Email, Envelope, Fault, Message, Outcome, idempotency_key
 from bridge.providers.base import Provider
-from bridge.reply import LOCAL_ERROR
+from bridge.reply import LOCAL_ERROR, Reply
 
 log: Any = structlog.get_logger()
 
@@ -51,11 +51,22 @@ class Attempt:
 class Dispatcher:
     """Makes attempts with one provider, `policy.concurrency` calls at once, and keeps their tasks."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, *, degrade: bool = False) -> None:
         self.provider = provider
+        self._degrade = degrade
         self._slots = asyncio.Semaphore(provider.policy.concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._blocked = False
+
+    def refusal(self, queue_id: str, email: Email, envelope: Envelope) -> Reply | None:
+        """A reply when the provider cannot express this message (DESIGN 3.8), None when it can or may lose what it loses."""
+        unfit = self.provider.unfit(email, envelope)
+        if unfit is None:
+            return None
+        degraded = self._degrade and unfit.degradable
+        event = "message.degraded" if degraded else "message.unfit"
+        log.warning(event, queue_id=queue_id, provider=self.provider.name, losses=unfit.losses)
+        return None if degraded else unfit.reply
 
     def begin(
         self,

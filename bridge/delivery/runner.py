@@ -16,7 +16,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.attempt import Attempt, Dispatcher
 from bridge.delivery.retry import RetryPolicy, Tried, dispose, may_try_again
-from bridge.model import Email
+from bridge.model import Email, Fault
 from bridge.reply import Reply
 from bridge.spool.base import Claimed, ClaimedRecipient, Lease, Result, Spool, SpoolError, SpoolFull
 
@@ -109,12 +109,12 @@ class Recorder:
             log.error("spool.record_failed", queue_id=queue_id, error=str(error))
             return None
 
-    async def give_back(self, item: Claimed, recipients: Iterable[str]) -> None:
-        """No call was made for these: they are due again at once, not found as interrupted. Tried once, it is no loss."""
-        now = self._clock.now()
-        by_address = {r.address: r for r in item.recipients}
-        results = {a: _given_back(by_address[a], now) for a in recipients}
-        await self._try_to_record(item.message.queue_id, item.lease, results)
+    async def give_back(self, item: Claimed) -> None:
+        """No call was made: due again at once, not found as interrupted. If that fails, it is only taken for a lost answer."""
+        try:
+            await self._spool.give_back(item.message.queue_id, item.lease, now=self._clock.now())
+        except (SpoolError, SpoolFull) as error:
+            log.error("spool.give_back_failed", queue_id=item.message.queue_id, error=str(error))
 
     def _tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
         for address, result in results.items():
@@ -210,7 +210,7 @@ class Runner:
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             # Its lease runs out and it is found as interrupted; the others are not held up by it.
-            log.error("runner.error", error=repr(error)[:500])
+            log.error("runner.error", exc_info=error)
 
     async def _work(self, item: Claimed) -> None:
         held, groups = self._sort_out(item)
@@ -220,17 +220,25 @@ class Runner:
         raw = item.message.raw
         email = await asyncio.to_thread(self._parse, raw) if len(raw) > PARSE_OFF_LOOP else self._parse(raw)
         by_address = {r.address: r for r in item.recipients}
+        if refusal := self._dispatcher.refusal(item.message.queue_id, email, item.message.envelope):
+            # It was spooled under other settings; what would be lost is refused as it would have been at DATA.
+            await self._recorder.record(item.message.queue_id, item.lease, self._refused(refusal, groups))
+            return
         number = max(by_address[a].attempts for group in groups for a in group)
         attempt = self._dispatcher.begin(item.message, email, groups, number=number)
         try:
             await self._recorder.follow(item.message.queue_id, item.lease, attempt)
         except asyncio.CancelledError:
             if attempt.withdraw():
-                await self._recorder.give_back(item, attempt.recipients)
+                await self._recorder.give_back(item)
             attempt.task.cancel()
             raise
         results = self._recorder.results(attempt, lambda a: _tried(by_address[a]))
         await self._recorder.record(item.message.queue_id, item.lease, results)
+
+    def _refused(self, reply: Reply, groups: Iterable[tuple[str, ...]]) -> dict[str, Result]:
+        result = Result(status="bounced", reply=reply, fault=Fault.MESSAGE, provider=self._dispatcher.provider.name)
+        return {address: result for group in groups for address in group}
 
     def _sort_out(self, item: Claimed) -> tuple[dict[str, Result], list[tuple[str, ...]]]:
         """Recipients that may not be tried again without the operator, and the groups of the others."""
@@ -250,14 +258,3 @@ class Runner:
 
 def _tried(recipient: ClaimedRecipient) -> Tried:
     return Tried(attempts=recipient.attempts, unknowns=recipient.unknowns, expires_at=recipient.expires_at)
-
-
-def _given_back(recipient: ClaimedRecipient, now: float) -> Result:
-    """One that had been in a lost call stays in its group, so that its key stays."""
-    return Result(
-        status="deferred",
-        reply=recipient.last_reply,
-        at=now,
-        provider=recipient.provider,
-        unknown=recipient.group is not None,
-    )

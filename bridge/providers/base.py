@@ -52,6 +52,10 @@ class Provider(ABC):
     def unfit(self, email: Email, envelope: Envelope) -> Unfit | None:
         """None when the message can be carried without loss; needs no network (DESIGN 3.8, 3.10)."""
 
+    def not_shown(self, email: Email, recipients: tuple[str, ...]) -> tuple[str, ...]:
+        """Addresses of To and Cc that the readers will not see, because they are not in the envelope (DESIGN 3.4)."""
+        return ()
+
     @abstractmethod
     def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
         """The calls that mail exactly these recipients, each recipient in exactly one; deterministic."""

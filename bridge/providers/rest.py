@@ -19,7 +19,7 @@ import orjson
 
 import bridge
 from bridge.clock import Clock
-from bridge.mime.addressing import address
+from bridge.mime.addressing import address, unseen
 from bridge.mime.fidelity import Carries, losses
 from bridge.mime.fields import strip_bcc
 from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome
@@ -117,6 +117,9 @@ class RestProvider(HttpProvider):
             return None
         degradable = not any(loss.kind in _IMPOSSIBLE for loss in found)
         return Unfit(reply=found[0].reply, losses=tuple(loss.text for loss in found), degradable=degradable)
+
+    def not_shown(self, email: Email, recipients: tuple[str, ...]) -> tuple[str, ...]:
+        return () if self._carries.raw else unseen(email, recipients)
 
     def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
         if self._bytes_body:

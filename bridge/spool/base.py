@@ -127,8 +127,8 @@ class Spool(Protocol):
     async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result], *, now: float) -> frozenset[str]:
         """Write results; returns the addresses that were written (those still under this lease). An event per recipient."""
 
-    async def release_claims(self, owner: str, *, now: float) -> int:
-        """Give back the claims of `owner` with no attempt begun (shutdown): attempts - 1, due now, not interrupted."""
+    async def give_back(self, queue_id: str, lease: Lease, *, now: float) -> int:
+        """Undo a claim of which no attempt was begun (shutdown): attempts - 1, due now, not interrupted; how many recipients."""
 
     async def next_due(self) -> float | None:
         """When the next recipient is due, None for an empty queue."""

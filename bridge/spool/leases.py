@@ -54,7 +54,8 @@ class Claim:
 class Unclaim:
     owner: str
     now: float
-    epoch: int | None = None  # None: all of the owner's
+    epoch: int
+    queue_id: str = ""  # "": all messages of the claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +109,18 @@ def _renew(db: sqlite3.Connection, one: Renewal) -> bool:
     return changed.rowcount > 0
 
 
-def release_claims(db: sqlite3.Connection, args: Sequence[Unclaim]) -> list[int]:
-    return [_release(db, one) for one in args]
+def give_back(db: sqlite3.Connection, args: Sequence[Unclaim]) -> list[int]:
+    return [_give_back(db, one) for one in args]
 
 
-def _release(db: sqlite3.Connection, one: Unclaim) -> int:
+def _give_back(db: sqlite3.Connection, one: Unclaim) -> int:
     """As if never claimed; one that was interrupted before stays so."""
     return db.execute(
         "UPDATE recipient SET attempts = attempts - 1, unknowns = unknowns - (begun > 1), begun = begun - 1,"
         " lease_owner = NULL, leased_until = NULL, next_attempt_at = :now"
-        " WHERE lease_owner IS NOT NULL AND lease_owner = :owner AND (:epoch IS NULL OR epoch = :epoch)"
-        " AND +status IN ('queued', 'deferred')",
-        {"now": one.now, "owner": one.owner, "epoch": one.epoch},
+        " WHERE lease_owner IS NOT NULL AND lease_owner = :owner AND epoch = :epoch"
+        " AND (:queue_id = '' OR queue_id = :queue_id) AND +status IN ('queued', 'deferred')",
+        {"now": one.now, "owner": one.owner, "epoch": one.epoch, "queue_id": one.queue_id},
     ).rowcount
 
 

@@ -75,7 +75,7 @@ class SqliteSpool(SqliteOperator):
         self._claim = Operation("claim", leases.claim, rank=2)
         self._renew = Operation("renew", leases.renew)
         self._record = Operation("record", partial(leases.record, retention=keep))
-        self._unclaim = Operation("release_claims", leases.release_claims)
+        self._unclaim = Operation("give_back", leases.give_back)
         self._prune = Operation("prune", partial(retention.prune, retention=keep), rank=2)
         self._look = Operation("look", self._look_around, durable=False)
 
@@ -203,9 +203,9 @@ class SqliteSpool(SqliteOperator):
         self._discard(recorded.files)
         return recorded.written
 
-    async def release_claims(self, owner: str, *, now: float) -> int:
-        released: int = await self._writer.submit(self._unclaim, leases.Unclaim(owner, now))
-        return released
+    async def give_back(self, queue_id: str, lease: Lease, *, now: float) -> int:
+        given: int = await self._writer.submit(self._unclaim, leases.Unclaim(lease.owner, now, lease.epoch, queue_id))
+        return given
 
     # Housekeeping
 

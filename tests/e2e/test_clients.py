@@ -143,7 +143,7 @@ async def test_msmtp(port: int, sandbox: Sandbox) -> None:
     await run(
         *("msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={port}", "--tls=on", "--tls-starttls=on"),
         *("--tls-certcheck=off", "--auth=plain", f"--user={USER}", "--passwordeval=printenv BRIDGE_PASSWORD"),
-        *("--from=printer@example.com", "--read-envelope-from=off", "bob@example.org"),
+        *("--from=printer@example.com", "bob@example.org"),
         stdin=message().as_bytes(),
         env={"BRIDGE_PASSWORD": PASSWORD},
     )

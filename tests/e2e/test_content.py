@@ -9,9 +9,10 @@ from email.parser import BytesParser
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge.sandbox import Sandbox
-from tests.e2e.conftest import rest, statuses
+from tests.e2e.conftest import eventually, rest, statuses
 
 
 def mail(**headers: str) -> EmailMessage:
@@ -178,3 +179,43 @@ async def test_a_template_sends_what_it_names(sandbox: Sandbox, start_daemon: An
     )
 
     assert sandbox.messages[0].subject == "[bridge] hello"
+
+
+async def test_mail_that_new_settings_cannot_express_is_refused_not_degraded(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    sandbox.fail("503")
+    reply, daemon = await send(
+        *(start_daemon, connect, sandbox, signed(), "bob@example.org"),
+        SMTP_BRIDGE_PROVIDER__URL=sandbox.url + "/send-raw",
+        SMTP_BRIDGE_PROVIDER__SHAPE="raw",
+    )
+    assert reply.startswith("250 2.0.0 Ok: queued")
+    await daemon.stop()
+    sandbox.recover()
+
+    daemon = await start_daemon(**rest(sandbox.url))
+
+    await eventually(lambda: _bounced(daemon))
+    (row,) = await daemon.spool.list_messages(status="failed")
+    assert row["recipients"][0]["enhanced"] == "5.6.5"
+    assert sandbox.messages == []
+
+
+async def _bounced(daemon: Any) -> bool:
+    return await statuses(daemon) == {"bob@example.org": "bounced"}
+
+
+async def test_display_addresses_that_json_cannot_show_are_logged_once(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    message = mail(To="bob@example.org, list@example.net").as_bytes()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(20))
+    try:
+        with structlog.testing.capture_logs() as logged:
+            await send(start_daemon, connect, sandbox, message, "bob@example.org")
+    finally:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+
+    (event,) = [one for one in logged if one["event"] == "message.addresses_not_shown"]
+    assert event["recipients"] == ("list@example.net",)

@@ -319,17 +319,17 @@ class LeaseContract:
         await spool.put(message(ANN, BOB))
         await spool.put(message(EVE))
         await spool.claim(owner="you", now=NOW, lease_s=60, limit=1)
-        await claim(spool)
+        (mine,) = await claim(spool)
 
-        assert await spool.release_claims("me", now=NOW + 1) == 1
+        assert await spool.give_back(mine.message.queue_id, mine.lease, now=NOW + 1) == 1
         again = await claim_one(spool, NOW + 1)
         assert [(r.address, r.attempts, r.interrupted) for r in again.recipients] == [(EVE, 1, False)]
 
     async def test_an_interrupted_claim_given_back_stays_interrupted(self, spool: SqliteSpool) -> None:
         await spool.put(message())
         lost = await claim_one(spool, lease_s=10)
-        await claim_one(spool, NOW + 10)
-        await spool.release_claims("me", now=NOW + 11)
+        again = await claim_one(spool, NOW + 10)
+        await spool.give_back(again.message.queue_id, again.lease, now=NOW + 11)
 
         (ann,) = (await claim_one(spool, NOW + 11)).recipients
         assert (ann.interrupted, ann.unknowns, ann.attempts, ann.group) == (True, 1, 2, lost.lease.epoch)
