@@ -17,6 +17,7 @@ from typing import Any, Literal
 import structlog
 
 from bridge.clock import Clock
+from bridge.delivery import verdict
 from bridge.delivery.attempt import Attempt, Dispatcher
 from bridge.delivery.retry import Tried
 from bridge.delivery.runner import Recorder
@@ -24,7 +25,7 @@ from bridge.mime.parse import summary
 from bridge.mime.trace import count_received, normalize_newlines, received_field, stamp
 from bridge.model import Answer, Email, Envelope, Message, Origin, Peer
 from bridge.providers.base import Provider
-from bridge.reply import LOCAL_ERROR, SPOOL_FULL, TOO_MANY_HOPS, Reply, queued, sent
+from bridge.reply import LOCAL_ERROR, SPOOL_FULL, TOO_MANY_HOPS, Reply, queued
 from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
@@ -211,6 +212,7 @@ class Submission:
 
     async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
         """Too slow: spool, say 250, and let the running attempt record its own result."""
+        self._dispatcher.tell(attempt)
         if attempt.withdraw():  # it was still waiting for a slot: it may as well wait in the queue
             return Answer(reply=GONE) if peer.gone else await self._queue(message)
         if peer.gone:
@@ -237,7 +239,7 @@ class Submission:
 
     async def _finish_unspooled(self, message: Message, attempt: Attempt) -> None:
         await asyncio.wait({attempt.task})
-        await self._history(message, {a: r for a, r in self._results(attempt).items() if r.status == "sent"})
+        await self._history(message, verdict.only_sent(self._results(attempt)))
 
     def _results(self, attempt: Attempt) -> dict[str, Result]:
         expires_at = self._clock.now() + self._rules.lifetime
@@ -248,50 +250,27 @@ class Submission:
         results = self._results(attempt)
         if all(r.status == "sent" for r in results.values()):
             await self._history(message, results)
-            return _accepted(results)
-        keep = self._to_keep(results, peer, by_recipient)
+            return verdict.answer(message.queue_id, results, {})
+        self._dispatcher.tell(attempt)
+        keep = verdict.to_keep(results, mode=self._rules.mode, gone=peer.gone, by_recipient=by_recipient)
         if keep:
             keep = await self._put_rest(message, keep, by_recipient)
         if not keep:
-            await self._history(message, {a: r for a, r in results.items() if r.status == "sent"})
-        return self._reply(message, results, keep)
+            await self._history(message, verdict.only_sent(results))
+        return verdict.answer(message.queue_id, results, keep)
 
     async def _put_rest(self, message: Message, keep: dict[str, Result], by_recipient: bool) -> dict[str, Result]:
         """What is then in the spool. Raises SpoolFull, SpoolError, but where each recipient can hear its own 4xx instead."""
         try:
             await self._spool.put(_only_to(message, keep), results=keep, provider=self._provider.name)
         except (SpoolFull, SpoolError) as error:
-            await self._history(message, {a: r for a, r in keep.items() if r.status == "sent"})
+            await self._history(message, verdict.only_sent(keep))
             if not by_recipient:
                 raise
             log.error("spool.error", queue_id=message.queue_id, error=str(error))
             return {}
         self._wake()
         return keep
-
-    def _to_keep(self, results: Mapping[str, Result], peer: Peer, by_recipient: bool) -> dict[str, Result]:
-        """What the spool must hold after the attempt: nothing, or the recipients that this 250 covers."""
-        some_sent = any(r.status == "sent" for r in results.values())
-        open_ = [a for a, r in results.items() if r.status in ("deferred", "held")]
-        if by_recipient:
-            spool_open = self._rules.mode == "auto" and not peer.gone
-            return {a: r for a, r in results.items() if a in open_ and spool_open}
-        if peer.gone and open_:
-            return {}
-        if self._rules.mode == "auto":
-            return dict(results) if some_sent or open_ else {}
-        return dict(results) if some_sent else {}
-
-    def _reply(self, message: Message, results: Mapping[str, Result], keep: Mapping[str, Result]) -> Answer:
-        each = {a: _own_reply(message, r, spooled=a in keep) for a, r in results.items()}
-        some_sent = any(r.status == "sent" for r in results.values())
-        if keep and any(r.status in ("deferred", "held") for r in keep.values()):
-            reply = queued(message.queue_id)
-        elif some_sent and (keep or not any(r.temporary for r in each.values())):
-            reply = next(each[a] for a, r in results.items() if r.status == "sent")
-        else:
-            reply = next((r for r in each.values() if r.temporary), next(iter(each.values())))
-        return Answer(reply=reply, by_recipient=each)
 
     async def _history(self, message: Message, results: Mapping[str, Result]) -> None:
         if results:
@@ -329,16 +308,3 @@ def _event(reply: Reply, queue_id: str) -> str:
     if reply.code != 250:
         return "message.rejected"
     return "message.queued" if reply == queued(queue_id) else "message.sent"
-
-
-def _accepted(results: Mapping[str, Result]) -> Answer:
-    each = {a: sent(r.provider_message_id) for a, r in results.items()}
-    return Answer(reply=next(iter(each.values())), by_recipient=each)
-
-
-def _own_reply(message: Message, result: Result, *, spooled: bool) -> Reply:
-    if result.status == "sent":
-        return sent(result.provider_message_id)
-    if spooled and result.status in ("deferred", "held"):
-        return queued(message.queue_id)
-    return result.reply or LOCAL_ERROR

@@ -27,10 +27,20 @@ _EVENTS = {
 
 
 class Attempt:
-    """A running attempt. `outcomes` grows as calls end; `begun` is True from the moment a call may reach the provider."""
+    """A running attempt. `outcomes` grows as calls end; `begun` is True from the moment a call may reach the provider.
 
-    def __init__(self, recipients: tuple[str, ...]) -> None:
-        self.recipients = recipients
+    `waited`: a client waits for it, and its reply says what became of the message, so what was sent is not logged twice.
+    """
+
+    def __init__(
+        self, message: Message, email: Email, groups: Sequence[tuple[str, ...]], *, number: int, waited: bool
+    ) -> None:
+        self.message = message
+        self.email = email
+        self.groups = groups
+        self.number = number
+        self.waited = waited
+        self.recipients = tuple(r for group in groups for r in group)
         self.outcomes: dict[str, Outcome] = {}
         self.begun = False
         self.withdrawn = False
@@ -77,12 +87,9 @@ class Dispatcher:
         number: int = 1,
         waited: bool = False,
     ) -> Attempt:
-        """Start an attempt for disjoint groups of recipients; a group's calls depend on nothing but the group (see `Claimed`).
-
-        `waited`: a client waits for it, and its reply says what became of the message, so sent ones are not logged twice.
-        """
-        attempt = Attempt(tuple(r for group in groups for r in group))
-        attempt.task = asyncio.create_task(self._run(attempt, message, email, groups, number, waited))
+        """Start an attempt for disjoint groups of recipients; a group's calls depend on nothing but the group (see `Claimed`)."""
+        attempt = Attempt(message, email, groups, number=number, waited=waited)
+        attempt.task = asyncio.create_task(self._run(attempt))
         self._tasks.add(attempt.task)
         attempt.task.add_done_callback(self._tasks.discard)
         return attempt
@@ -97,76 +104,69 @@ class Dispatcher:
         await asyncio.gather(*late, return_exceptions=True)
         return not late
 
-    async def _run(
-        self,
-        attempt: Attempt,
-        message: Message,
-        email: Email,
-        groups: Sequence[tuple[str, ...]],
-        number: int,
-        waited: bool,
-    ) -> None:
+    def tell(self, attempt: Attempt) -> None:
+        """Nobody hears of it as a whole any more: log what was sent so far, and from now on each recipient as it comes."""
+        attempt.waited = False
+        for recipient, outcome in attempt.outcomes.items():
+            if outcome.status == "sent":
+                self._log(attempt, recipient, outcome)
+
+    async def _run(self, attempt: Attempt) -> None:
         try:
-            await self._calls(attempt, message, email, groups, number, waited)
+            await self._calls(attempt)
         except asyncio.CancelledError:
             _give_up(attempt)
             raise
         except Exception:
             # A defect of ours must neither lose these recipients nor repeat them at once: they are deferred like any other.
-            log.exception("attempt.error", queue_id=message.queue_id, provider=self.provider.name)
+            log.exception("attempt.error", queue_id=attempt.message.queue_id, provider=self.provider.name)
             _give_up(attempt)
 
-    async def _calls(
-        self,
-        attempt: Attempt,
-        message: Message,
-        email: Email,
-        groups: Sequence[tuple[str, ...]],
-        number: int,
-        waited: bool,
-    ) -> None:
-        reverse_path = message.envelope.reverse_path
-        calls = [call for group in groups for call in self.provider.calls(email, reverse_path, group)]
+    async def _calls(self, attempt: Attempt) -> None:
+        reverse_path = attempt.message.envelope.reverse_path
+        calls = [call for group in attempt.groups for call in self.provider.calls(attempt.email, reverse_path, group)]
         if len(calls) == 1:
-            await self._call(attempt, message, email, calls[0], number, waited)
+            await self._call(attempt, calls[0])
             return
         async with asyncio.TaskGroup() as tasks:
             for call in calls:
-                tasks.create_task(self._call(attempt, message, email, call, number, waited))
+                tasks.create_task(self._call(attempt, call))
 
-    async def _call(
-        self, attempt: Attempt, message: Message, email: Email, call: Addressing, number: int, waited: bool
-    ) -> None:
+    async def _call(self, attempt: Attempt, call: Addressing) -> None:
+        queue_id = attempt.message.queue_id
         async with self._slots:
             if attempt.withdrawn:
                 return
             attempt.begun = True
             started = time.monotonic()
-            key = idempotency_key(message.queue_id, call.recipients)
-            outcomes = await self.provider.send(email, call, queue_id=message.queue_id, key=key)
+            key = idempotency_key(queue_id, call.recipients)
+            outcomes = await self.provider.send(attempt.email, call, queue_id=queue_id, key=key)
         duration_ms = round((time.monotonic() - started) * 1000, 1)
         for recipient in call.recipients:
             outcome = outcomes.get(recipient) or Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)
             attempt.outcomes[recipient] = outcome
-            if not (waited and outcome.status == "sent"):
-                self._log(message, recipient, outcome, number, duration_ms)
+            if not (attempt.waited and outcome.status == "sent"):
+                self._log(attempt, recipient, outcome, duration_ms=duration_ms)
             self._note_account(outcome)
 
-    def _log(self, message: Message, recipient: str, outcome: Outcome, number: int, duration_ms: float) -> None:
+    def _log(self, attempt: Attempt, recipient: str, outcome: Outcome, **facts: Any) -> None:
         write = log.info if outcome.status in ("sent", "deferred") else log.warning
+        optional = {
+            "provider_message_id": outcome.provider_message_id,
+            "fault": outcome.fault.value if outcome.fault else "",
+            "detail": outcome.detail,
+        }
         write(
             _EVENTS[outcome.status],
-            queue_id=message.queue_id,
+            queue_id=attempt.message.queue_id,
             recipient=recipient,
             provider=self.provider.name,
             code=outcome.reply.code,
             enhanced=outcome.reply.enhanced,
             text=outcome.reply.text,
-            attempt=number,
-            duration_ms=duration_ms,
-            **({"provider_message_id": outcome.provider_message_id} if outcome.provider_message_id else {}),
-            **({"fault": outcome.fault.value} if outcome.fault else {}),
-            **({"detail": outcome.detail} if outcome.detail else {}),
+            attempt=attempt.number,
+            **facts,
+            **{key: value for key, value in optional.items() if value},
         )
 
     def _note_account(self, outcome: Outcome) -> None:
