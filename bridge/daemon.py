@@ -143,11 +143,17 @@ class Daemon:
         for session in tuple(self.connections.sessions):
             session.stop()
         self.submission.hurry()
-        await self._finish_sessions(deadline)
+        last_call = deadline - self.settings.smtp.shutdown_timeout * LAST_CALL
+        await self._finish_sessions(last_call)
+        # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
+        await self.dispatcher.drain(_left(last_call))
+        for session in tuple(self.connections.sessions):
+            session.stop(force=True)
         await self.submission.drain(_left(deadline))
         await self.runner.drain(_left(deadline))
-        await self.dispatcher.drain(_left(deadline))
-        await self.submission.drain(1.0)  # what the last attempts brought is written
+        await self._finish_sessions(deadline)
+        for session in tuple(self.connections.sessions):
+            session.abort()
         self.submission.abandon()
         await self._close.aclose()
         log.info("daemon.stopped")
@@ -158,15 +164,9 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _finish_sessions(self, deadline: float) -> None:
-        """Sessions end by themselves after their transaction; the last ones hear 421 a little before the deadline."""
-        last_call = self.settings.smtp.shutdown_timeout * LAST_CALL
-        while self.connections.sessions and _left(deadline) > 0:
-            if _left(deadline) < last_call:
-                for session in tuple(self.connections.sessions):
-                    session.stop(force=True)
+        """Sessions end by themselves after their transaction."""
+        while self.connections.sessions and _left(deadline) > 0:  # noqa: ASYNC110 seldom, short, and nobody's hot path
             await asyncio.sleep(0.02)
-        for session in tuple(self.connections.sessions):
-            session.abort()
 
     # --- building
 
@@ -309,6 +309,7 @@ def _rules(settings: Settings, provider: Provider) -> Rules:
         attempt_timeout=settings.relay.attempt_timeout,
         lifetime=settings.retry.expire,
         max_hops=settings.smtp.max_hops,
+        max_header_size=settings.smtp.max_header_size,
         hostname=settings.hostname,
     )
 

@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any, Literal
 
 import structlog
@@ -21,8 +20,8 @@ from bridge.delivery import verdict
 from bridge.delivery.attempt import Attempt, Dispatcher
 from bridge.delivery.retry import Tried
 from bridge.delivery.runner import Recorder
-from bridge.mime.parse import summary
-from bridge.mime.trace import count_received, normalize_newlines, received_field, stamp
+from bridge.mime.fields import header_exceeds, summary
+from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
 from bridge.model import Answer, Email, Envelope, Message, Origin, Peer
 from bridge.providers.base import Provider
 from bridge.reply import LOCAL_ERROR, SPOOL_FULL, TOO_MANY_HOPS, Reply, queued
@@ -31,6 +30,7 @@ from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
+HEADER_TOO_LARGE = Reply(554, "5.6.0", "Message header is too large")
 GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
 
 
@@ -42,6 +42,7 @@ class Rules:
     attempt_timeout: float = 10.0
     lifetime: float = 2 * 86400.0
     max_hops: int = 50
+    max_header_size: int = 1024 * 1024
     hostname: str = "localhost"
 
 
@@ -144,6 +145,8 @@ class Submission:
         return self._prepare_here(queue_id, envelope, content, origin)
 
     def _prepare_here(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> _Prepared | Reply:
+        if header_exceeds(content, self._rules.max_header_size):
+            return HEADER_TOO_LARGE
         content = normalize_newlines(content)
         if count_received(content) > self._rules.max_hops:
             return TOO_MANY_HOPS
@@ -174,7 +177,7 @@ class Submission:
         return stamp(
             content,
             received=received,
-            date=formatdate(now, localtime=False, usegmt=False),
+            date=rfc5322_date(now),
             message_id=f"<{queue_id}@{hostname}>",
         )
 
@@ -198,10 +201,10 @@ class Submission:
         return await self._leave(message, attempt, peer, by_recipient)
 
     async def _wait(self, attempt: Attempt) -> None:
-        """Until the attempt ends, `attempt_timeout` passes or a shutdown hurries us; in direct mode until it ends."""
-        if self._rules.mode == "direct":
-            await asyncio.wait({attempt.task})  # the provider's own time-out bounds it
-            return
+        """Until the attempt ends, `attempt_timeout` passes or a shutdown hurries us.
+
+        In direct mode no call is begun after that, and those that were are waited for: at most the provider's time-out more.
+        """
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
         await asyncio.wait(
@@ -209,6 +212,9 @@ class Submission:
             timeout=self._rules.attempt_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )
+        if self._rules.mode == "direct" and not attempt.task.done():
+            attempt.close()
+            await asyncio.wait({attempt.task})
 
     async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
         """Too slow: spool, say 250, and let the running attempt record its own result."""
@@ -220,14 +226,13 @@ class Submission:
             self._keep(self._finish_unspooled(message, attempt))
             return Answer(reply=GONE)
         lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
-        pending = attempt.pending
+        pending, results = attempt.pending, self._results(attempt)
         try:
-            await self._spool.put(
-                message, results=self._results(attempt), lease=lease, leased=pending, provider=self._provider.name
-            )
+            await self._spool.put(message, results=results, lease=lease, leased=pending, provider=self._provider.name)
         except (SpoolFull, SpoolError):  # nowhere to leave it: the provider may still take it
             await asyncio.wait({attempt.task})
             return await self._verdict(message, attempt, peer, by_recipient)
+        self._recorder.tell(message.queue_id, results)
         self._keep(self._finish(message, attempt, lease, pending))
         return Answer(reply=queued(message.queue_id))
 
@@ -254,7 +259,9 @@ class Submission:
         self._dispatcher.tell(attempt)
         keep = verdict.to_keep(results, mode=self._rules.mode, gone=peer.gone, by_recipient=by_recipient)
         if keep:
+            final = keep
             keep = await self._put_rest(message, keep, by_recipient)
+            self._recorder.tell(message.queue_id, final)
         if not keep:
             await self._history(message, verdict.only_sent(results))
         return verdict.answer(message.queue_id, results, keep)
@@ -265,11 +272,13 @@ class Submission:
             await self._spool.put(_only_to(message, keep), results=keep, provider=self._provider.name)
         except (SpoolFull, SpoolError) as error:
             await self._history(message, verdict.only_sent(keep))
-            if not by_recipient:
+            if not by_recipient and any(result.status in verdict.OPEN for result in keep.values()):
                 raise
+            # Nothing is open, or who is open hears it: a 4xx for all would only mail those again that were sent.
             log.error("spool.error", queue_id=message.queue_id, error=str(error))
-            return {}
-        self._wake()
+            keep = {}
+        else:
+            self._wake()
         return keep
 
     async def _history(self, message: Message, results: Mapping[str, Result]) -> None:

@@ -14,6 +14,7 @@ from bridge import __version__
 from bridge.cli import queue
 from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
 from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE
+from bridge.config.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,6 +96,7 @@ def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
     from bridge.config.show import masked
 
     settings = settings_or_exit(config)
+    check_certificate(settings)
     shown = masked(settings)
     if as_json:
         sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
@@ -106,6 +108,19 @@ def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
     print(f"# state directory: {settings.state_directory}")
     print(f"# spool: {settings.spool_path}")
     print(as_toml(shown))
+
+
+def check_certificate(settings: Settings) -> None:
+    """As the daemon will load it."""
+    from bridge.smtp.tls import CertificateError, make_context
+
+    tls = settings.tls
+    if not tls.cert_file:
+        return
+    try:
+        make_context(Path(tls.cert_file), Path(tls.key_file) if tls.key_file else None, minimum="1.2")
+    except CertificateError as error:
+        fail(f"certificate: {error}", EX_CONFIG)
 
 
 @app.command("hash-password")

@@ -55,7 +55,9 @@ class Relay(Section):
         "queue: keep it first, answer 250 at once. direct: keep nothing, a temporary failure is the client's to retry.",
     )
     attempt_timeout: PositiveDuration = Field(
-        default=10.0, description="auto and direct: how long the client waits for the provider."
+        default=10.0,
+        description="auto: how long the client waits for the provider; then the mail is queued. direct: after this no further "
+        "call is begun, and the client waits for those that were, at most the provider's `timeout` more.",
     )
     degrade: bool = Field(
         default=False,

@@ -126,6 +126,9 @@ class Smtp(Section):
     max_hops: Count = Field(
         default=50, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
     )
+    max_header_size: PositiveSize = Field(
+        default=1024**2, description="The largest header of a message; a larger one is refused (554 5.6.0)."
+    )
     max_mime_depth: Count = Field(
         default=100, description="Parts within parts in a message, at most; deeper ones stay as they are."
     )

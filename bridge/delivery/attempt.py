@@ -18,12 +18,18 @@ from bridge.reply import LOCAL_ERROR, Reply
 
 log: Any = structlog.get_logger()
 
+OFF_LOOP_SIZE = 64 * 1024  # octets of a message from which its addresses are sorted out in a thread
 _EVENTS = {
     "sent": "attempt.sent",
     "deferred": "attempt.deferred",
     "bounced": "attempt.bounced",
     "unknown": "attempt.unknown",
 }
+
+
+NO_SLOT = Outcome(
+    status="deferred", reply=Reply(451, "4.4.5", "Mail service is busy, try again later"), fault=Fault.PROVIDER
+)
 
 
 class Attempt:
@@ -44,6 +50,7 @@ class Attempt:
         self.outcomes: dict[str, Outcome] = {}
         self.begun = False
         self.withdrawn = False
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
 
     def withdraw(self) -> bool:
@@ -52,6 +59,32 @@ class Attempt:
             self.withdrawn = True
             self.task.cancel()
         return self.withdrawn
+
+    def close(self) -> None:
+        """Begin no further call: what still waits for a slot is deferred, what was begun goes on to its end."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    async def may_begin(self, slots: asyncio.Semaphore) -> bool:
+        """Wait for a slot, which the caller then holds; False, and none is held, when the attempt is closed or withdrawn."""
+        if slots.locked():
+            waiting = asyncio.create_task(slots.acquire())
+            either: set[asyncio.Future[Any]] = {waiting, self._closed}
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                waiting.add_done_callback(lambda task: None if task.cancelled() else slots.release())
+                waiting.cancel()
+                raise
+            if not waiting.done():
+                waiting.cancel()
+                return False
+        else:
+            await slots.acquire()
+        if self.withdrawn or self._closed.done():
+            slots.release()
+            return False
+        return True
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -123,8 +156,8 @@ class Dispatcher:
             _give_up(attempt)
 
     async def _calls(self, attempt: Attempt) -> None:
-        reverse_path = attempt.message.envelope.reverse_path
-        calls = [call for group in attempt.groups for call in self.provider.calls(attempt.email, reverse_path, group)]
+        large = len(attempt.message.raw) > OFF_LOOP_SIZE
+        calls = await asyncio.to_thread(self._split, attempt) if large else self._split(attempt)
         if len(calls) == 1:
             await self._call(attempt, calls[0])
             return
@@ -132,15 +165,22 @@ class Dispatcher:
             for call in calls:
                 tasks.create_task(self._call(attempt, call))
 
+    def _split(self, attempt: Attempt) -> list[Addressing]:
+        reverse_path = attempt.message.envelope.reverse_path
+        return [call for group in attempt.groups for call in self.provider.calls(attempt.email, reverse_path, group)]
+
     async def _call(self, attempt: Attempt, call: Addressing) -> None:
         queue_id = attempt.message.queue_id
-        async with self._slots:
-            if attempt.withdrawn:
-                return
+        if not await attempt.may_begin(self._slots):
+            attempt.outcomes.update(dict.fromkeys(call.recipients, NO_SLOT))
+            return
+        try:
             attempt.begun = True
             started = time.monotonic()
             key = idempotency_key(queue_id, call.recipients)
             outcomes = await self.provider.send(attempt.email, call, queue_id=queue_id, key=key)
+        finally:
+            self._slots.release()
         duration_ms = round((time.monotonic() - started) * 1000, 1)
         for recipient in call.recipients:
             outcome = outcomes.get(recipient) or Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)

@@ -91,7 +91,7 @@ class Recorder:
                 written = await self._record_at_last(queue_id, lease, results)
             finally:
                 self._stuck -= 1
-        self._tell(queue_id, {a: r for a, r in results.items() if a in written})
+        self.tell(queue_id, {a: r for a, r in results.items() if a in written})
 
     async def _record_at_last(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> frozenset[str]:
         pause = 0.1
@@ -116,7 +116,8 @@ class Recorder:
         except (SpoolError, SpoolFull) as error:
             log.error("spool.give_back_failed", queue_id=item.message.queue_id, error=str(error))
 
-    def _tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
+    def tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
+        """An error line for each recipient that got its 250 and will not be sent without the operator."""
         for address, result in results.items():
             reply = result.reply
             if result.status in ("bounced", "expired", "held"):

@@ -9,7 +9,7 @@ from bridge.model import Answer
 from bridge.reply import LOCAL_ERROR, Reply, queued, sent
 from bridge.spool.base import Result
 
-_OPEN = frozenset({"deferred", "held"})
+OPEN = frozenset({"deferred", "held"})
 
 
 def only_sent(results: Mapping[str, Result]) -> dict[str, Result]:
@@ -23,7 +23,7 @@ def to_keep(
 
     `by_recipient`: each hears its own reply (LMTP), so what was refused is not ours to bounce. `gone`: nobody hears anything.
     """
-    open_ = {address: result for address, result in results.items() if result.status in _OPEN}
+    open_ = {address: result for address, result in results.items() if result.status in OPEN}
     if open_ and gone:
         return {}
     if by_recipient:
@@ -36,7 +36,7 @@ def to_keep(
 def answer(queue_id: str, results: Mapping[str, Result], kept: Mapping[str, Result]) -> Answer:
     """250 if at least one recipient was sent or queued and none is left to the client; else the first 4xx, else the first 5xx."""
     each = {address: _own(queue_id, result, kept=address in kept) for address, result in results.items()}
-    if any(result.status in _OPEN for result in kept.values()):
+    if any(result.status in OPEN for result in kept.values()):
         return Answer(reply=queued(queue_id), by_recipient=each)
     for wanted in (_temporary, _accepted, _any):
         if found := next(filter(wanted, each.values()), None):
@@ -47,7 +47,7 @@ def answer(queue_id: str, results: Mapping[str, Result], kept: Mapping[str, Resu
 def _own(queue_id: str, result: Result, *, kept: bool) -> Reply:
     if result.status == "sent":
         return sent(result.provider_message_id)
-    if kept and result.status in _OPEN:
+    if kept and result.status in OPEN:
         return queued(queue_id)
     return result.reply or LOCAL_ERROR
 

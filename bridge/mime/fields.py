@@ -12,6 +12,7 @@ from bridge.mime.headers import clean, decode_words
 
 MAX_SUBJECT = 200  # characters, for the list
 MAX_MESSAGE_ID = 998
+MAX_NAME = 998
 
 # RFC 5322 3.6.8 ftext, and what other bytes a name may hold to be taken for a (bad) field; blanks before the colon: 4.5.
 _NAME = rb"[^\s:]++[ \t]*+:"
@@ -20,8 +21,13 @@ _HEADER_END = re.compile(rb"\n(?![ \t]|" + _NAME + rb")")
 _FIELD = re.compile(rb"([^\s:]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?")
 _FTEXT = re.compile(rb"[!-9;-~]+")
 _MBOX = re.compile(rb">?From [^\n]*\n?")
-_MAYBE_BCC = re.compile(rb"\bbcc[ \t]*:", re.IGNORECASE)
-_BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)", re.IGNORECASE | re.MULTILINE)
+_MAYBE_BCC = re.compile(rb"bcc[^\n:]{0,20}:", re.IGNORECASE)
+# Also misspelt with marks that are no letters (`"Bcc":`, a control character before it): the readers would see it as well.
+_BCC = re.compile(
+    rb"^(?![ \t])[^A-Za-z\n:]*+(?:resent[^A-Za-z\n:]*+)?bcc[^A-Za-z\n:]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 Field = tuple[bytes, bytes]
 
@@ -41,6 +47,20 @@ def header_end(raw: bytes, start: int = 0, end: int | None = None) -> int:
         return start
     match = _HEADER_END.search(raw, start, end)
     return match.end() if match else end
+
+
+def header_exceeds(raw: bytes, limit: int) -> bool:
+    """Whether the header is longer than `limit` octets, in time bounded by that."""
+    start = skip_mbox_line(raw)
+    # A field cut off within its name would look like the end of the header, so the look goes a name further.
+    return header_end(raw, start, min(len(raw), start + limit + MAX_NAME)) > start + limit
+
+
+def strip_stray_bcc(body: bytes) -> bytes:
+    """A broken line ended the header early: without the Bcc fields that were meant to be header, up to the first empty line."""
+    found = _EMPTY_LINE.search(body)
+    end = found.start() if found else len(body)
+    return _BCC.sub(b"", body[:end]) + body[end:] if _MAYBE_BCC.search(body, 0, end) else body
 
 
 def body_start(raw: bytes, offset: int, end: int | None = None) -> int:

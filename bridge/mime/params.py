@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from bridge.mime.charset import decode
 from bridge.mime.headers import clean, decode_words, header_text
 
 MAX_FILENAME = 255
+TOKEN = re.compile(r"[\w!#$%&'*+.^`{|}~-]+", re.ASCII)  # RFC 2045 5.1
 _CACHED_LENGTH = 200  # most mail repeats a few short values; long ones would fill the cache
 _COMMENT = re.compile(r"\([^()]*+\)")
 _VALUE = re.compile(r"\s*([^\s;=()]++)(?=[\s;(]|\Z)")
@@ -129,3 +130,15 @@ def clean_filename(name: str) -> str:
     stem, dot, suffix = name.rpartition(".")
     suffix = dot + suffix if stem and len(suffix) <= 16 else ""
     return name[: MAX_FILENAME - len(suffix)] + suffix
+
+
+def write_type(content_type: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """`text/calendar; method=REQUEST; charset=utf-8`, values quoted where they are no tokens (RFC 2045 5.1)."""
+    return "; ".join((content_type, *(f"{key}={_quoted(value)}" for key, value in parameters)))
+
+
+def _quoted(value: str) -> str:
+    if TOKEN.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -15,7 +15,7 @@ from bridge.mime.fields import strip_bcc, summary, valid_name
 from bridge.mime.headers import clean, decode_words
 from bridge.mime.leaves import Leaf, choose, find_leaves
 from bridge.mime.mailboxes import parse_mailboxes
-from bridge.mime.params import clean_filename
+from bridge.mime.params import TOKEN, clean_filename, write_type
 from bridge.mime.structure import DEFAULT_LIMITS, Limits, Part, parse_structure
 from bridge.mime.transfer import decode_transfer, encode_payload
 from bridge.model import Attachment, Email, Mailbox
@@ -29,7 +29,6 @@ _OWN_PARAMETERS = frozenset({"name", "boundary"})
 _PROTECTED = frozenset(
     {"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
 )  # fmt: skip
-_TOKEN = re.compile(r"[\w!#$%&'*+.^`{|}~-]+", re.ASCII)
 _PATH_OR_CONTROL = re.compile(r"[/\\:*?\"<>|]+")
 
 
@@ -123,21 +122,14 @@ def _joined(texts: Sequence[str]) -> str:
 def _typed_as_text(leaf: Leaf) -> str:
     """`text/calendar; method=REQUEST; charset=utf-8`: the content is text here, whatever charset it came in."""
     params = [(key, value) for key, value in _parameters(leaf.part) if key != "charset"]
-    return "; ".join((leaf.content_type, *(f"{key}={_quoted(value)}" for key, value in params), "charset=utf-8"))
-
-
-def _quoted(value: str) -> str:
-    if _TOKEN.fullmatch(value):
-        return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return write_type(leaf.content_type, (*params, ("charset", "utf-8")))
 
 
 def _parameters(part: Part) -> tuple[tuple[str, str], ...]:
     if not part.typed:
         return ()
     own = part.type.params.items()
-    return tuple((key, value) for key, value in own if key not in _OWN_PARAMETERS and _TOKEN.fullmatch(key))
+    return tuple((key, value) for key, value in own if key not in _OWN_PARAMETERS and TOKEN.fullmatch(key))
 
 
 def _attachment(raw: bytes, leaf: Leaf, defects: list[str]) -> Attachment:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 
-from bridge.mime.fields import header_end, read_fields, skip_mbox_line
+from bridge.mime.fields import header_end, read_fields, skip_mbox_line, strip_stray_bcc
 from bridge.mime.headers import clean
 from bridge.model import Origin
 
@@ -56,7 +56,7 @@ def stamp(raw: bytes, *, received: str, date: str, message_id: str) -> bytes:
     header = raw[start:end]
     if header and not header.endswith(b"\n"):
         header += b"\r\n"
-    return b"".join((head, header, b"\r\n", raw[end:]))
+    return b"".join((head, header, b"\r\n", strip_stray_bcc(raw[end:]) if header else raw[end:]))
 
 
 def _ascii(text: str) -> bytes:

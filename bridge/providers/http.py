@@ -6,6 +6,7 @@ import asyncio
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import httpx
 import structlog
@@ -18,6 +19,7 @@ from bridge.providers.outcomes import CONGESTED, deferred, exception_outcome, un
 from bridge.providers.transport import KEEPALIVE_S, CoreTransport
 from bridge.providers.trust import proxy_url
 
+OFF_LOOP_SIZE = 64 * 1024
 CONNECT_S = 10.0  # a host that does not answer is given up before the whole time of the call is gone
 
 log = structlog.get_logger()
@@ -99,7 +101,7 @@ class HttpProvider(Provider):
     ) -> dict[str, Outcome]:
         progress = Progress()
         try:
-            request = self.build_request(email, addressing, queue_id=queue_id, key=key)
+            request = await self._build(email, addressing, queue_id=queue_id, key=key)
             response = await self._exchange(request, progress, deadline)
             progress.written = True  # answered, at whatever point
             outcomes = self.parse_response(response, addressing)
@@ -108,6 +110,11 @@ class HttpProvider(Provider):
             return dict.fromkeys(addressing.recipients, exception_outcome(exc, written=progress.written))
         missing = unknown("the answer names no verdict for this recipient")
         return {r: outcomes.get(r, missing) for r in addressing.recipients}
+
+    async def _build(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> httpx.Request:
+        """A large mail in a thread: the text of its HTML or its many addresses would hold up everybody."""
+        build = partial(self.build_request, email, addressing, queue_id=queue_id, key=key)
+        return await asyncio.to_thread(build) if len(email.raw) > OFF_LOOP_SIZE else build()
 
     async def _exchange(self, request: httpx.Request, progress: Progress, deadline: float) -> httpx.Response:
         """One request within the deadline. The transport is used directly: AsyncClient's redirects, cookies and hooks are

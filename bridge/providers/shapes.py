@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from bridge.mime.fields import strip_bcc
+from bridge.mime.params import write_type
 from bridge.model import Addressing, Attachment, Email, Mailbox
 from bridge.providers.display import (
     bcc_of,
@@ -88,7 +89,7 @@ def person(mailbox: Mailbox) -> dict[str, str]:
 def _attachment(attachment: Attachment) -> dict[str, Any]:
     found = {
         "filename": attachment.filename,
-        "content_type": attachment.content_type,
+        "content_type": typed(attachment),
         "content": quoted(attachment.encoded),
     }
     return found | ({"content_id": attachment.content_id} if attachment.content_id else {})
@@ -97,12 +98,17 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
 def whole_attachment(attachment: Attachment) -> dict[str, Any]:
     return {
         "filename": attachment.filename,
-        "content_type": attachment.content_type,
+        "content_type": typed(attachment),
         "content_id": attachment.content_id,
         "disposition": attachment.disposition,
         "size": attachment.size,
         "content": quoted(attachment.encoded),
     }
+
+
+def typed(attachment: Attachment) -> str:
+    """`text/calendar; method=REQUEST; charset=iso-8859-1`: without these the content could not be read."""
+    return write_type(attachment.content_type, attachment.parameters)
 
 
 def quoted(encoded: bytes) -> orjson.Fragment:

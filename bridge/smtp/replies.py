@@ -22,7 +22,6 @@ TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again late
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing the connection")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients, send the rest in another message")
 AUTH_UNAVAILABLE = Reply(454, "4.7.0", "Temporary authentication failure")
-TLS_UNAVAILABLE = Reply(454, "4.7.0", "TLS not available")
 
 UNKNOWN_COMMAND = Reply(500, "5.5.1", "Command not recognized")
 LINE_TOO_LONG = Reply(500, "5.5.2", "Line too long")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -43,7 +43,6 @@ class Service:
     submit: Submit
     gate: Gate
     tls_context: ssl.SSLContext | None = None
-    sessions: set[Session] = field(default_factory=set)
     admit: Callable[[Session], Reply | None] = lambda session: None
     leave: Callable[[Session], None] = lambda session: None
     stopping: bool = False
@@ -423,7 +422,11 @@ class Session(Wire):
         envelope = Envelope(
             reverse_path=mail.reverse_path, recipients=merge_recipients(recipients), smtputf8=mail.smtputf8
         )
-        await self._answer_all(recipients, await self._submit(envelope, content))
+        answer = await self._submit(envelope, content)
+        await self._answer_all(recipients, answer)
+        if answer.reply.code == 250:
+            # As in Postfix: a connection that brings mail may go on for ever, with RSET between its messages.
+            self._errors = self._junk = 0
 
     async def _content_refusal(self, content: bytes | None) -> Reply | None:
         if content is None:

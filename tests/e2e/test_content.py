@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import time
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -216,3 +218,50 @@ async def test_display_addresses_that_json_cannot_show_are_logged_once(
 
     (event,) = process.events("message.addresses_not_shown")
     assert event["recipients"] == ["list@example.net"]
+
+
+@pytest.mark.parametrize(("path", "shape"), [("/send-email", "simple"), ("/send-full", "full")])
+async def test_an_attached_calendar_keeps_its_method_and_charset(
+    path: str, shape: str, sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    message = (
+        b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: x\r\nMIME-Version: 1.0\r\n"
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\ntext\r\n"
+        b"--b\r\nContent-Type: text/calendar; method=REQUEST; charset=iso-8859-1; name=i.ics\r\n"
+        b"Content-Disposition: attachment\r\n\r\nBEGIN:VCALENDAR\r\n--b--\r\n"
+    )
+
+    await send(
+        *(start_daemon, connect, sandbox, message, "bob@example.org"),
+        SMTP_BRIDGE_PROVIDER__URL=sandbox.url + path,
+        SMTP_BRIDGE_PROVIDER__SHAPE=shape,
+    )
+
+    (attachment,) = sandbox.messages[0].payload["attachments"]
+    assert attachment["content_type"] == "text/calendar; method=REQUEST; charset=iso-8859-1"
+    assert attachment["filename"] == "i.ics"
+
+
+async def test_one_odd_mail_does_not_hold_up_the_others(sandbox: Sandbox, bridge_process: Any, connect: Any) -> None:
+    """Three thousand addresses in domains of other scripts, ten megabytes of HTML: another client is answered meanwhile."""
+    process = await bridge_process(**rest(sandbox.url))
+    odd, other = await connect(process.port), await connect(process.port)
+    addresses = ", ".join(f"a@b\u00fccher{n}.example" for n in range(3000)).encode()
+    html = b"<p>" + b"text <b>bold</b> &amp; more " * 400_000
+    waits = []
+    for content in (
+        b"From: ann@example.com\r\nTo: " + addresses + b"\r\nSubject: x\r\n\r\nx\r\n",
+        b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: x\r\nMIME-Version: 1.0\r\n"
+        b"Content-Type: text/html\r\n\r\n" + html + b"\r\n",
+    ):
+        sending = asyncio.create_task(odd.send("bob@example.org", content=content))
+        while not sending.done():
+            started = time.monotonic()
+            await other.say("NOOP")
+            waits.append(time.monotonic() - started)
+            if len(waits) % 50 == 0:
+                await other.send("bob@example.org")  # which forgives the NOOPs
+            await asyncio.sleep(0.005)
+        assert (await sending).startswith("250 2.0.0")
+
+    assert max(waits) < 0.8

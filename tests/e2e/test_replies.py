@@ -277,3 +277,19 @@ async def test_lmtp_answers_each_recipient_for_itself(sandbox: Sandbox, start_da
     assert "queued" in replies[2]
     await eventually(lambda: _all_sent(daemon))
     assert "nobody@refused.example" not in await statuses(daemon)
+
+
+async def test_who_is_refused_or_held_while_the_client_waits_is_logged_as_an_error(
+    sandbox: Sandbox, bridge_process: Any, connect: Any
+) -> None:
+    process = await bridge_process(**rest(sandbox.url, SMTP_BRIDGE_PROVIDER__ON_UNKNOWN="hold"))
+    client = await connect(process.port)
+    content = b"From: ann@example.com\r\nSubject: x\r\n\r\nx\r\n"
+
+    await client.send("bob@example.org", "nobody@refused.example", content=content)
+    sandbox.fail(Failure(mode="lost", count=1))
+    await client.send("cyd@example.org", content=content)
+
+    bounced, held = process.events("message.bounced"), process.events("message.held")
+    assert [(e["recipient"], e["level"]) for e in bounced] == [("nobody@refused.example", "error")]
+    assert [(e["recipient"], e["level"]) for e in held] == [("cyd@example.org", "error")]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mime.fields import strip_bcc, summary
+from bridge.mime.fields import header_exceeds, strip_bcc, summary
 from bridge.mime.parse import parse
 from bridge.mime.trace import count_received, has_bare_newline, normalize_newlines, received_field, rfc5322_date, stamp
 from bridge.model import Origin
@@ -31,7 +31,7 @@ ID = b"Message-ID: <1@b>\r\n"
         (b" starts with a blank: x\r\n", TOP + DATE + ID + b"\r\n starts with a blank: x\r\n"),
         (b"", TOP + DATE + ID + b"\r\n"),
         (b"Subject: x", TOP + DATE + ID + b"Subject: x\r\n\r\n"),
-        (b"Subject: x\r\nno field\r\nBcc: y\r\n\r\n", TOP + DATE + ID + b"Subject: x\r\n\r\nno field\r\nBcc: y\r\n\r\n"),
+        (b"Subject: x\r\nno field\r\nBcc: y\r\n\r\n", TOP + DATE + ID + b"Subject: x\r\n\r\nno field\r\n\r\n"),
         (b"From ann Mon\r\nSubject: x\r\n\r\nb", TOP + b"X-Mailbox-Line: From ann Mon\r\n" + DATE + ID + b"Subject: x\r\n\r\nb"),
     ],
 )  # fmt: skip
@@ -147,6 +147,9 @@ def test_normalized_bytes_have_no_bare_newline_and_stay_the_same_object(raw: byt
         (b"bcc:\r\nTo: b@x\r\nbcc: c@x\r\n", b"To: b@x\r\n"),
         (b"Subject: a\r\n Bcc: folded\r\nBcc: c@x\r\n", b"Subject: a\r\n Bcc: folded\r\n"),
         (b"To: b@x\nBcc: c@x\n\td@x\nX: y\n", b"To: b@x\nX: y\n"),
+        (b'To: b@x\r\n"Bcc": c@x\r\nX: y\r\n', b"To: b@x\r\nX: y\r\n"),
+        (b"To: b@x\r\nBcc\0: c@x\r\nX: y\r\n", b"To: b@x\r\nX: y\r\n"),
+        (b"To: b@x\r\nX-Bcc: kept\r\n", b"To: b@x\r\nX-Bcc: kept\r\n"),
     ],
 )
 def test_bcc_is_stripped_with_its_folded_lines_and_nothing_else_changes(header: bytes, stripped: bytes) -> None:
@@ -192,3 +195,24 @@ def test_a_header_that_is_nothing_but_bcc_ends_as_an_empty_one() -> None:
 )
 def test_summary_is_the_message_id_and_the_subject(raw: bytes, expected: tuple[str, str]) -> None:
     assert summary(raw) == expected
+
+
+@pytest.mark.parametrize(
+    "bcc", [b"Bcc: secret@x", b"\x0bBcc: secret@x", b'"bcc" : secret@x', b"Resent-Bcc: a@x,\r\n secret@x"]
+)
+def test_a_bcc_behind_a_broken_header_line_does_not_become_readable_body(bcc: bytes) -> None:
+    raw = b"To: b@x\r\nX Foo: bar\r\n" + bcc + b"\r\nX: y\r\n\r\nBcc: stays@in.the.body\r\n"
+
+    stamped = stamp(raw, **ADDED)
+
+    assert b"secret@x" not in stamped
+    assert stamped.endswith(b"X Foo: bar\r\nX: y\r\n\r\nBcc: stays@in.the.body\r\n")
+
+
+def test_a_header_is_too_large_by_its_own_length_alone() -> None:
+    field = b"X: " + b"y" * 95 + b"\r\n"
+
+    assert header_exceeds(field * 30, 1000)
+    assert not header_exceeds(field * 10 + b"\r\n" + b"body " * 1000, 1000)
+    assert not header_exceeds(b"no header at all " * 1000, 1000)
+    assert not header_exceeds(b"", 1000)
