@@ -30,9 +30,9 @@ from bridge.mime.parse import parse
 from bridge.providers.base import Policy, Provider
 from bridge.providers.capture import CaptureProvider
 from bridge.smtp.auth import Authenticator, User
+from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
 from bridge.smtp.policy import Limits, ListenerPolicy
-from bridge.smtp.session import Service
 from bridge.smtp.tls import CertificateError, make_context, self_signed
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool

@@ -17,8 +17,9 @@ from typing import Any
 
 from bridge.reply import Reply
 from bridge.smtp import replies
+from bridge.smtp.conversation import Service
 from bridge.smtp.policy import Limits
-from bridge.smtp.session import Service, Session
+from bridge.smtp.session import Session
 
 BACKLOG = 1024
 _FIRST_SYSTEMD_FD = 3  # sd_listen_fds(3)

@@ -4,64 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from bridge.mime.trace import has_bare_newline
 from bridge.model import Answer, Envelope, Origin, Peer, merge_recipients, same_recipient_key
-from bridge.reply import LOCAL_ERROR, MESSAGE_TOO_BIG, SHUTTING_DOWN, Reply
+from bridge.reply import MESSAGE_TOO_BIG, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
-from bridge.smtp.auth import Authenticator, User
-from bridge.smtp.policy import Limits, ListenerPolicy
+from bridge.smtp.conversation import Conversation, Service
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
 from bridge.smtp.syntax import MailCommand, parse_mail, parse_rcpt
-from bridge.smtp.wire import MAX_AUTH_LINE, Disconnected, LineTooLong, Wire
+from bridge.smtp.wire import MAX_AUTH_LINE, LineTooLong
 
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 256 * 1024  # octets of a message from which scanning it goes to a thread
-_JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
-_BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
-_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
-
-# The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
-Submit = Callable[..., "asyncio.Task[Answer]"]
-Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
 
 
-@dataclass(kw_only=True)
-class Service:
-    """What all sessions of one listener share."""
-
-    hostname: str
-    policy: ListenerPolicy
-    limits: Limits
-    auth: Authenticator
-    submit: Submit
-    gate: Gate
-    tls_context: ssl.SSLContext | None = None
-    admit: Callable[[Session], Reply | None] = lambda session: None
-    leave: Callable[[Session], None] = lambda session: None
-    stopping: bool = False
-
-
-class Session(Wire):
-    """The state of one client: who it is, and the transaction it is in."""
+class Session(Conversation):
+    """The commands of one client, and the transaction it is in."""
 
     def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop, timeout=service.limits.timeout)
-        self.service = service
-        self.user: User | None = None
+        super().__init__(service, loop=loop)
         self.helo = ""
         self.extended = False
-        self._errors = 0
-        self._junk = 0
-        self._done = False
-        self._reading_command = False
-        self._peer: Peer | None = None
         self._allowed: bool | None = None
         self._reset()
 
@@ -73,123 +41,6 @@ class Session(Wire):
     @property
     def in_transaction(self) -> bool:
         return self._mail is not None
-
-    # --- life
-
-    async def serve(self) -> None:
-        if refusal := self.service.admit(self):
-            await self.send(refusal)
-            return
-        log.debug("connection.opened", client=self.client)
-        try:
-            await self.send(replies.banner(self.service.hostname, self.service.policy.protocol))
-            while not self._done:
-                await self._next_command()
-        finally:
-            self.service.leave(self)
-            log.debug("connection.closed", client=self.client, errors=self._errors)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._peer:
-            self._peer.gone = True
-        super().connection_lost(error)
-
-    def eof_received(self) -> bool:
-        if self._peer:
-            self._peer.gone = True
-        return super().eof_received()
-
-    def stop(self, *, force: bool = False) -> None:
-        """Shutdown: a session between transactions hears 421 now, one in a transaction after it, or now if `force`.
-
-        Never while its message is being taken: that has an answer of its own.
-        """
-        if self.handshaking:
-            self.abort()
-        elif (force and self._peer is None) or (self._reading_command and not self.in_transaction):
-            self.say_and_close(SHUTTING_DOWN)
-
-    def abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    async def _next_command(self) -> None:
-        if self.service.stopping and not self.in_transaction:
-            await self._goodbye(SHUTTING_DOWN)
-            return
-        try:
-            line = await self._read_line()
-        except LineTooLong:
-            await self._refuse(replies.LINE_TOO_LONG)
-            return
-        try:
-            await self._execute(line)
-        except (Disconnected, ConnectionError, asyncio.CancelledError):
-            raise
-        except Exception:
-            # Whatever it was, it is ours and temporary; the cause stays in the log.
-            log.exception("session.error", client=self.client)
-            self._reset()
-            await self._refuse(LOCAL_ERROR)
-
-    async def _read_line(self, limit: int = 0) -> bytes:
-        """As `read_line`; meanwhile a shutdown may end the session."""
-        self._reading_command = True
-        try:
-            return await self.read_line(limit)
-        finally:
-            self._reading_command = False
-
-    async def _execute(self, line: bytes) -> None:
-        if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands
-            await self._goodbye(replies.GARBLED)
-            return
-        if b"\0" in line or b"\r" in line:
-            await self._refuse(replies.GARBLED)
-            return
-        word, _, argument = line.strip(b" \t").partition(b" ")
-        verb = word.decode("ascii", "replace").upper()
-        command = _COMMANDS.get(verb)
-        if command is None:
-            await self._unknown(verb)
-        elif self.service.policy.require_tls and not self.tls and verb not in _BEFORE_TLS:
-            await self._refuse(replies.NEED_TLS)
-        else:
-            if verb in _JUNK:
-                self._junk += 1
-            await command(self, argument.strip(b" \t").decode("utf-8", "surrogateescape"))
-        if self._junk > self.service.limits.max_junk_commands:
-            await self._goodbye(replies.TOO_MANY_ERRORS)
-
-    async def _unknown(self, verb: str) -> None:
-        if verb in _HTTP:  # a browser or a cross-protocol attack (ALPACA): its headers are no commands
-            await self._goodbye(replies.NOT_HTTP)
-        elif not verb.isascii() or not verb:
-            await self._refuse(replies.GARBLED)
-        else:
-            await self._refuse(replies.UNKNOWN_COMMAND)
-
-    async def _refuse(self, reply: Reply, **facts: Any) -> None:
-        """Answer with an error; too many of them end the session."""
-        self._errors += 1
-        if facts:
-            log.info(
-                "message.rejected",
-                client=self.client,
-                user=self.user.name if self.user else "",
-                code=reply.code,
-                enhanced=reply.enhanced,
-                text=reply.text,
-                **facts,
-            )
-        await self.send(reply)
-        if self._errors >= self.service.limits.max_errors:
-            await self._goodbye(replies.TOO_MANY_ERRORS)
-
-    async def _goodbye(self, reply: Reply) -> None:
-        if not self._done:
-            self._done = True
-            await self.send(reply)
 
     # --- greeting
 
@@ -425,8 +276,7 @@ class Session(Wire):
         answer = await self._submit(envelope, content)
         await self._answer_all(recipients, answer)
         if answer.reply.code == 250:
-            # As in Postfix: a connection that brings mail may go on for ever, with RSET between its messages.
-            self._errors = self._junk = 0
+            self._forgive()
 
     async def _content_refusal(self, content: bytes | None) -> Reply | None:
         if content is None:
@@ -481,21 +331,19 @@ class Session(Wire):
             return base
         return base + ("S" if self.tls else "") + ("A" if self.user else "")
 
-
-_Command = Callable[[Session, str], Awaitable[None]]
-_COMMANDS: dict[str, _Command] = {
-    "HELO": Session.smtp_HELO,
-    "EHLO": Session.smtp_EHLO,
-    "LHLO": Session.smtp_LHLO,
-    "MAIL": Session.smtp_MAIL,
-    "RCPT": Session.smtp_RCPT,
-    "DATA": Session.smtp_DATA,
-    "RSET": Session.smtp_RSET,
-    "NOOP": Session.smtp_NOOP,
-    "QUIT": Session.smtp_QUIT,
-    "HELP": Session.smtp_HELP,
-    "VRFY": Session.smtp_VRFY,
-    "EXPN": Session.smtp_EXPN,
-    "AUTH": Session.smtp_AUTH,
-    "STARTTLS": Session.smtp_STARTTLS,
-}
+    commands = {  # noqa: RUF012 as declared in the base class
+        "HELO": smtp_HELO,
+        "EHLO": smtp_EHLO,
+        "LHLO": smtp_LHLO,
+        "MAIL": smtp_MAIL,
+        "RCPT": smtp_RCPT,
+        "DATA": smtp_DATA,
+        "RSET": smtp_RSET,
+        "NOOP": smtp_NOOP,
+        "QUIT": smtp_QUIT,
+        "HELP": smtp_HELP,
+        "VRFY": smtp_VRFY,
+        "EXPN": smtp_EXPN,
+        "AUTH": smtp_AUTH,
+        "STARTTLS": smtp_STARTTLS,
+    }
