@@ -109,9 +109,9 @@ class Daemon:
         self.auth = Authenticator(_users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
         opened.callback(self._close_listeners)
-        self._bind()
-        self.spool = await self._open_spool()
+        self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
+        self._bind()
         self._wire()
         self.spool.on_wake(self.runner.wake)
         opened.push_async_callback(self._end_tasks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,10 +33,10 @@ def fail(text: str, status: int) -> NoReturn:
     raise typer.Exit(status)
 
 
-def settings_or_exit(config: str) -> Settings:
+def settings_or_exit(config: str, load: Callable[[str | None], Settings] = load_settings) -> Settings:
     """One clear line per mistake and exit 78."""
     try:
-        return load_settings(config or None)
+        return load(config or None)
     except SettingsError as error:
         for problem in error.problems:
             warn(problem)

@@ -17,6 +17,7 @@ import typer
 from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit, warn
 from bridge.cli.exits import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE
 from bridge.cli.tables import print_list, print_message
+from bridge.config.load import load_spool_settings
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.listing import GROUPS
 from bridge.spool.opening import open_spool
@@ -50,7 +51,7 @@ PAGE = 500
 
 def with_spool(config: str, work: Callable[[SqliteSpool], Awaitable[T]]) -> T:
     """Run `work` on the spool of these settings; an unusable spool is one line and exit 69."""
-    settings = settings_or_exit(config)
+    settings = settings_or_exit(config, load_spool_settings)
 
     async def main() -> T:
         spool = await open_spool(
@@ -217,6 +218,8 @@ def change(config: str, ids: Sequence[str] | None, status: str, as_json: bool, w
     if found or status or as_json:
         facts = {"messages": len(found), "recipients": count, "unknown": unknown}
         tell(facts, f"{counted(count, 'recipient')} {word}", as_json)
+    if found and not count:
+        warn("nothing to change there; what is being tried at this moment is left alone until that has ended")
     if unknown or not count:
         raise typer.Exit(1)
 

@@ -52,6 +52,22 @@ def load_settings(
     return _Loading(file, given, environ, cwd).settings()
 
 
+def load_spool_settings(
+    config_path: str | None = None, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Settings:
+    """Only where the spool is and how it is kept; the rest is not looked at.
+
+    For the operator's commands: they need none of the daemon's secrets, which may be readable for the daemon alone.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = cwd or Path.cwd()
+    try:
+        file = find_config(config_path, environ, cwd)
+    except FileProblem as problem:
+        raise SettingsError((str(problem),)) from None
+    return _Loading(file, variables(environ), environ, cwd).only_spool()
+
+
 class _Loading:
     def __init__(
         self, file: ConfigFile | None, given: Mapping[str, str], environ: Mapping[str, str], cwd: Path
@@ -62,6 +78,17 @@ class _Loading:
         self._tree: dict[str, Any] = copy.deepcopy(file.tree) if file else {}
         self._unread: set[KeyPath] = set()
         self._problems = list(overlay(self._tree, given, self._places))
+
+    def only_spool(self) -> Settings:
+        smtp = self._tree.get("smtp")
+        size = smtp.get("max_message_size") if isinstance(smtp, dict) else None
+        self._tree = {
+            "spool": self._tree.get("spool", {}),
+            "smtp": {} if size is None else {"max_message_size": size},
+            "provider": [{"kind": "rest", "url": "https://unused.invalid/"}],
+        }
+        self._problems = []
+        return self.settings()
 
     def settings(self) -> Settings:
         self._table(self._tree, Settings, ())

@@ -217,9 +217,10 @@ class RestProvider(ProviderBase):
         parts = split_url(self.url)
         if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
             yield "url", "is http:// to another machine; use https://, or set allow_http = true"
-        names = [name.lower() for name in (self.header, self.idempotency_header, *self.headers) if name]
+        ours = "Authorization" if self.auth in ("bearer", "basic") else ""
+        names = [name.lower() for name in (self.header, self.idempotency_header, ours, *self.headers) if name]
         if len(set(names)) < len(names):
-            yield "headers", "names a header that 'header' or 'idempotency_header' sets too"
+            yield "headers", "names a header that 'auth', 'header' or 'idempotency_header' sets too"
 
     def _content_problems(self) -> Iterator[Problem]:
         if self.body and "shape" in self.model_fields_set:

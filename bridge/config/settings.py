@@ -261,6 +261,8 @@ class Settings(Section):
     def problems(self) -> Iterator[Problem]:
         if not self.provider:
             yield "provider", "is missing: add a [[provider]] table, or mail would have nowhere to go"
+        if any(provider.kind == "capture" for provider in self.provider) and self.spool.history <= 0:
+            yield "spool.history", "is 0, but capture keeps mail for that long: it would be gone at once"
         for key, names in (("provider", self.provider), ("user", self.user), ("http.key", self.http.key)):
             for index, name in repeated(item.name for item in names):
                 yield f"{key}.{index}.name", f"the name '{name}' is there twice"

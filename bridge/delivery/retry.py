@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from bridge.model import Fault, Outcome
 from bridge.providers.base import Policy
-from bridge.reply import Reply
 from bridge.spool.base import Result
 
 QUOTA_MAXIMUM = 86400.0  # a used-up daily quota may ask for more patience than retry.maximum
-NO_ATTEMPT = Reply(451, "4.4.7", "Message expired before it could be tried")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

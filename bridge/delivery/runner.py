@@ -249,9 +249,9 @@ class Runner:
         for recipient in item.recipients:
             lost = recipient.interrupted
             if lost and not may_try_again(recipient.unknowns, provider.policy, idempotent=provider.idempotent):
-                held[recipient.address] = Result(
-                    status="held", reply=recipient.last_reply or INTERRUPTED, provider=recipient.provider, unknown=True
-                )
+                # Its loss was counted when it was claimed.
+                reply = recipient.last_reply or INTERRUPTED
+                held[recipient.address] = Result(status="held", reply=reply, provider=recipient.provider)
             else:
                 groups.setdefault(recipient.group, []).append(recipient.address)
         return held, [tuple(group) for group in groups.values()]

@@ -34,7 +34,7 @@ RETURNING queue_id
 """
 # Failed ones begin a new lifetime, as long as the first one was; only a message that still has its body can be sent.
 _RETRY_FAILED = """
-UPDATE recipient SET
+UPDATE recipient SET unknowns = 0,
     status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now, blocked_at = NULL,
     expires_at = :now + (
         SELECT message.expires_at - message.created_at FROM message WHERE message.queue_id = recipient.queue_id)
@@ -50,9 +50,9 @@ WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', '
     AND (lease_owner IS NULL OR leased_until <= :now)
 RETURNING queue_id
 """
-# The time on hold does not count towards expiry.
+# The time on hold does not count towards expiry. Whoever releases has looked: lost answers are counted anew.
 _RELEASE = """
-UPDATE recipient SET
+UPDATE recipient SET unknowns = 0,
     status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now,
     expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status = 'held'
@@ -61,10 +61,12 @@ RETURNING queue_id
 _DROP = """
 UPDATE recipient SET
     status = 'dropped', next_attempt_at = NULL, begun = 0, lease_owner = NULL, leased_until = NULL
-WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred', 'held')
+WHERE queue_id IN (SELECT value FROM json_each(:ids))
+    AND status IN ('queued', 'deferred', 'held', 'bounced', 'expired')
     AND (lease_owner IS NULL OR leased_until <= :now)
 RETURNING queue_id
 """
+_UNFINISH = "UPDATE message SET resolved_at = NULL, failed = 0 WHERE queue_id IN (SELECT value FROM json_each(?))"
 _REOPEN = """
 UPDATE message SET resolved_at = NULL, failed = 0
 WHERE queue_id IN (SELECT value FROM json_each(?)) AND EXISTS (
@@ -91,7 +93,9 @@ def release(db: sqlite3.Connection, change: Change) -> Changed:
 
 
 def drop(db: sqlite3.Connection, change: Change, retention: Retention) -> Changed:
+    """Failed ones too, whose bodies go with that."""
     changed = _update(db, _DROP, change)
+    db.execute(_UNFINISH, (json.dumps(changed),))
     noted = _noted(db, changed, "dropped", change.now)
     resolved = resolve(db, dict.fromkeys(changed, change.now), retention)
     return Changed(noted.recipients, resolved.files)

@@ -148,7 +148,9 @@ UPDATE recipient SET
     provider = COALESCE(NULLIF(given.column5, ''), recipient.provider),
     provider_message_id = given.column6,
     code = given.column7, enhanced = given.column8, text = given.column9, fault = given.column10,
-    unknown_group = CASE WHEN given.column11 THEN COALESCE(recipient.unknown_group, recipient.epoch) END,
+    unknown_group = CASE
+        WHEN given.column11 THEN COALESCE(recipient.unknown_group, recipient.epoch)
+        WHEN given.column3 = 'held' THEN recipient.unknown_group END,
     unknowns = recipient.unknowns + given.column11,
     expires_at = recipient.expires_at
         + CASE WHEN given.column12 THEN 0 ELSE COALESCE(given.column13 - recipient.blocked_at, 0) END,

@@ -44,7 +44,8 @@ async def open_spool(
     The daemon creates what is missing, voids all earlier leases (due at `now`), and removes what a crash left over.
     With `daemon=False` nothing is created, locked or voided, and no messages are to be claimed.
     """
-    path = Path(os.path.abspath(path))  # noqa: ASYNC240 no I/O, unlike resolve()
+    # Links are followed: what lies beside the file (lock, bodies, reserve) is the same by whatever name it is opened.
+    path = Path(await asyncio.to_thread(os.path.realpath, path))
     space = Space(path, max_bytes=max_bytes, min_free=min_free, reserve_bytes=reserve_bytes)
     prepared = await asyncio.to_thread(_prepare, path, space, now, daemon)
     loop = asyncio.get_running_loop()

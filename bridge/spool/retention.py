@@ -85,8 +85,11 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
+    """`more`: the limit was reached, so there may be more."""
+
     deleted: int
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...]
+    more: bool
 
 
 def prune(db: sqlite3.Connection, args: Sequence[Prune], *, retention: Retention) -> list[Pruned]:
@@ -94,12 +97,16 @@ def prune(db: sqlite3.Connection, args: Sequence[Prune], *, retention: Retention
 
 
 def _prune(db: sqlite3.Connection, one: Prune, retention: Retention) -> Pruned:
-    files = _forget_failed(db, one, retention)
-    rows = _past(db, 0, one.now - retention.history_s, one.limit)
-    rows += _past(db, 1, one.now - retention.failed_s, one.limit - len(rows))
+    if retention.history_s > retention.failed_s:
+        forgotten, files = _forget_failed(db, one, retention)
+        rows = _past(db, 0, one.now - retention.history_s, one.limit)
+    else:
+        forgotten, files = 0, ()
+        rows = _past(db, 0, one.now - retention.history_s, one.limit)
+        rows += _past(db, 1, one.now - retention.failed_s, one.limit - len(rows))
     files += tuple(queue_id for queue_id, body in rows if body == "file")
     _delete(db, json.dumps([queue_id for queue_id, _ in rows]))
-    return Pruned(len(rows), files)
+    return Pruned(len(rows), files, max(len(rows), forgotten) >= one.limit)
 
 
 def _past(db: sqlite3.Connection, failed: int, before: float, limit: int) -> list[tuple[str, str]]:
@@ -109,11 +116,9 @@ def _past(db: sqlite3.Connection, failed: int, before: float, limit: int) -> lis
     ).fetchall()
 
 
-def _forget_failed(db: sqlite3.Connection, one: Prune, retention: Retention) -> tuple[str, ...]:
-    """With a history longer than `failed`, a failed message stays on as history, without its body."""
-    if retention.history_s <= retention.failed_s:
-        return ()
+def _forget_failed(db: sqlite3.Connection, one: Prune, retention: Retention) -> tuple[int, tuple[str, ...]]:
+    """With a history longer than `failed`, a failed message stays on as history, without its body; how many, and their files."""
     rows = _past(db, 1, one.now - retention.failed_s, one.limit)
     ids = json.dumps([queue_id for queue_id, _ in rows])
     db.execute("UPDATE message SET failed = 0 WHERE queue_id IN (SELECT value FROM json_each(?))", (ids,))
-    return _drop_bodies(db, ids)
+    return len(rows), _drop_bodies(db, ids)

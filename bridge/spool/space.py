@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -39,6 +40,9 @@ class Space:
         self._added = 0  # bytes accepted since the last look
         self.used = 0
         self.full = False
+        self._files = 0  # octets of body files since the last look
+        self._writing = 0  # of these, without a committed row
+        self._counting = threading.Lock()  # files are reserved on the loop's thread, rows admitted on the writer's
 
     @property
     def fresh(self) -> bool:
@@ -54,7 +58,9 @@ class Space:
         self._in_wal = _size(self._wal)
         self._reusable = reusable_bytes(db)
         self.used = used_bytes(db)
-        self._added = 0
+        with self._counting:
+            self._added = 0
+            self._files = self._writing  # those whose rows the database does not know yet
         if not self._reserve_there():
             self._make_reserve()
         self._note(self._exhausted or not self._fits(0))
@@ -62,10 +68,27 @@ class Space:
 
     def admit(self, size: int) -> bool:
         """Whether another `size` bytes may be accepted; they are counted until the next look."""
-        if not self.has_room(size):
-            return False
-        self._added += size
-        return True
+        with self._counting:
+            if not self.has_room(size):
+                return False
+            self._added += size
+            return True
+
+    def reserve_file(self, size: int) -> bool:
+        """Whether a body file of `size` bytes may be written; it is counted from now on, until `settle_file` and a look."""
+        with self._counting:
+            if not (self.has_room(size) and self._free - self._files - size >= self._min_free):
+                return False
+            self._files += size
+            self._writing += size
+            return True
+
+    def settle_file(self, size: int, *, kept: bool) -> None:
+        """The file's row is committed, or there will be none; the next look finds what there is."""
+        with self._counting:
+            self._writing -= size
+            if not kept:
+                self._files -= size
 
     def has_room(self, size: int) -> bool:
         return not self.full and self._fits(size)
@@ -80,14 +103,11 @@ class Space:
         except OSError:  # a read-only file system, for instance: there is nothing to be gained there
             pass
 
-    def has_room_for_file(self, size: int) -> bool:
-        return self.has_room(size) and self._free - size >= self._min_free
-
     def _fits(self, size: int) -> bool:
         """Free pages of the database are room: it never shrinks, and would stay full when it has been drained."""
         added = self._added + size
-        left = self._free + self._reusable - self._in_wal - 2 * added
-        return left >= self._min_free and self.used + added <= self._max_bytes
+        left = self._free + self._reusable - self._in_wal - 2 * added - self._files
+        return left >= self._min_free and self.used + added + self._files <= self._max_bytes
 
     def _note(self, full: bool) -> None:
         if full != self.full:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -144,15 +143,19 @@ class SqliteSpool(SqliteOperator):
     async def _put_large(self, entry: Intake, raw: bytes) -> None:
         """The file first, durably, then the row that names it."""
         queue_id = entry.head[0]
-        if not (await self._looked() and self._space.has_room_for_file(len(raw))):
+        if not (await self._looked() and self._space.reserve_file(len(raw))):
             raise SpoolFull(NO_ROOM)
-        crc = await self._pool.run(self._bodies.write, queue_id, raw)
+        kept = False
         try:
+            crc = await self._pool.run(self._bodies.write, queue_id, raw)
             await self._writer.submit(self._put, replace(entry, raw=None, crc=crc), _ROW_BYTES)
+            kept = True
         except SpoolFull:
             self._discard((queue_id,))
             raise
-        # After a SpoolError the row may be there all the same (a failed fsync): the next start knows.
+        finally:
+            # After a SpoolError the row may be there all the same (a failed fsync): the next start knows.
+            self._space.settle_file(len(raw), kept=kept)
 
     # Attempts
 
@@ -220,7 +223,7 @@ class SqliteSpool(SqliteOperator):
             pruned: retention.Pruned = await self._writer.submit(self._prune, retention.Prune(now, size))
             self._discard(pruned.files)
             deleted += pruned.deleted
-            if pruned.deleted < size:
+            if not pruned.more:
                 break
         return deleted
 
@@ -246,10 +249,6 @@ class SqliteSpool(SqliteOperator):
         return [None] * len(args)
 
     # Around it
-
-    def wake_socket(self) -> socket.socket:
-        """Readable when another process changed the queue."""
-        return self._bell.socket
 
     def on_wake(self, callback: Callable[[], None]) -> None:
         """Call back, on this loop, when another process (or the API in this one) changed the queue."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.config.load import load_spool_settings
 from bridge.config.pending import PENDING
 from tests.settings.conftest import CAPTURE, REST, Folder
 
@@ -140,7 +141,7 @@ CREDENTIALS = [
     ),
     (
         "auth = 'header'\nheader = 'X-Key'\ntoken = 'x'\nheaders = {x-key = 'y'}",
-        ["headers: names a header that 'header' or 'idempotency_header' sets too"],
+        ["headers: names a header that 'auth', 'header' or 'idempotency_header' sets too"],
     ),
     ("auth = 'header'\nheader = 'A B'\ntoken = 'x'", ["header: not a header name"]),
 ]
@@ -277,3 +278,41 @@ def test_a_key_that_comes_later_may_be_off_and_nothing_else(folder: Folder, key:
     (problem,) = folder.problems(text.format(on) + rest)
     assert f": {key}: " in problem
     assert "not available yet in this version" in problem
+
+
+def test_a_header_that_would_come_before_the_credential_is_told(folder: Folder) -> None:
+    text = """
+        [[provider]]
+        kind = "rest"
+        url = "https://api.example/"
+        auth = "bearer"
+        token = "planted"
+        headers = {Authorization = "Other planted"}
+    """
+
+    (problem,) = folder.problems(text)
+    assert "provider.headers: names a header that 'auth'" in problem
+    assert "planted" not in problem
+
+
+def test_capture_without_a_history_would_be_a_black_hole(folder: Folder) -> None:
+    (problem,) = folder.problems('[[provider]]\nkind = "capture"\n[spool]\nhistory = "0s"\n')
+
+    assert "spool.history: is 0, but capture keeps mail for that long" in problem
+
+
+def test_the_operators_commands_need_none_of_the_daemons_secrets(folder: Folder) -> None:
+    text = f"""
+        [spool]
+        url = "sqlite://{folder.path}/elsewhere.db"
+        [[provider]]
+        kind = "rest"
+        url = "https://api.example/"
+        auth = "bearer"
+        token_file = "/nowhere/that/can/be/read"
+    """
+    file = folder.write("config.toml", text)
+
+    settings = load_spool_settings(str(file), environ={"HOME": str(folder.path)}, cwd=folder.path)
+
+    assert settings.spool_path == folder.path / "elsewhere.db"

@@ -445,6 +445,15 @@ class RetentionContract:
         assert await spool.prune(now=NOW + 1000) == 1
         assert await spool.list_messages() == []
 
+    async def test_with_a_long_history_many_failed_messages_all_stay(self, opened: OpenSpool) -> None:
+        spool = await opened(history_s=1000, failed_s=300)
+        for _ in range(250):
+            await spool.put(message(), results={ANN: BOUNCED})
+
+        assert await spool.prune(now=NOW + 300) == 0
+        assert len(await spool.list_messages(limit=1000)) == 250
+        assert await spool.prune(now=NOW + 1000) == 250
+
     async def test_pruning_is_limited_and_goes_on(self, spool: SqliteSpool) -> None:
         await asyncio.gather(*(spool.put_history(message(), {ANN: SENT}) for _ in range(250)))
         await spool.stats()

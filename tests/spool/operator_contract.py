@@ -44,6 +44,15 @@ async def put_as(spool: SqliteSpool, status: str, *recipients: str) -> str:
 
 
 class OperatorContract:
+    async def test_failed_messages_can_be_dropped_with_their_bodies(self, spool: SqliteSpool) -> None:
+        mail = message(ANN, BOB)
+        await spool.put(mail, results={ANN: BOUNCED, BOB: SENT})
+        assert await spool.body(mail.queue_id) is not None
+
+        assert await spool.drop([mail.queue_id], now=NOW + 1) == 1
+        assert await spool.body(mail.queue_id) is None
+        assert await statuses(spool, mail.queue_id) == {ANN: "dropped", BOB: "sent"}
+
     async def test_the_list_is_newest_first_in_pages(self, spool: SqliteSpool) -> None:
         ids = [await put_as(spool, status) for status in ("queued", "sent", "held", "bounced", "queued")]
         pages, before = [], ""
@@ -108,7 +117,7 @@ class OperatorContract:
             ("retry", {"queued", "deferred", "held", "bounced", "expired"}),
             ("hold", {"queued", "deferred"}),
             ("release", {"held"}),
-            ("drop", {"queued", "deferred", "held"}),
+            ("drop", {"queued", "deferred", "held", "bounced", "expired"}),
         ],
     )
     async def test_an_action_changes_what_it_is_for_and_says_how_many(

@@ -62,8 +62,11 @@ async def test_max_bytes_is_kept_and_draining_makes_room(opened: OpenSpool, size
     assert len(accepted) >= 8
 
 
-async def test_one_batch_does_not_overrun_the_limit(opened: OpenSpool, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = await opened(max_bytes=1_000_000)
+@pytest.mark.parametrize("file_threshold", [1_000_000, 1000], ids=["rows", "files"])
+async def test_one_batch_does_not_overrun_the_limit(
+    opened: OpenSpool, monkeypatch: pytest.MonkeyPatch, file_threshold: int
+) -> None:
+    spool = await opened(max_bytes=1_000_000, file_threshold=file_threshold)
     assert await spool.writable()
     monkeypatch.setattr(space_module, "CHECK_S", 1e9)  # one look for all of them
     puts = [spool.put(message(raw=b"x" * 9000)) for _ in range(500)]
