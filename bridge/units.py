@@ -81,10 +81,6 @@ class Rate:
     count: int
     unit: str
 
-    @property
-    def per_second(self) -> float:
-        return self.count / float(_SECONDS[self.unit])
-
     def __str__(self) -> str:
         return f"{self.count}/{self.unit}"
 

@@ -106,7 +106,10 @@ class Load:
         while not self._stop:
             self.sent += 1
             subject = f"message {self.sent}"
-            reply = await client.send(subject=subject)
+            # Every fifth is large enough for a body file of its own.
+            body = b"x" * 20_000 if self.sent % 5 == 0 else b"text"
+            content = f"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: {subject}\r\n\r\n".encode()
+            reply = await client.send(content=content + body + b"\r\n")
             if reply.startswith("250"):
                 self.acknowledged.add(subject)
             elif not reply:
@@ -146,6 +149,7 @@ def variables(api: Api, mode: str) -> dict[str, str]:
         SMTP_BRIDGE_RELAY__ATTEMPT_TIMEOUT="0.1s",
         SMTP_BRIDGE_PROVIDER__MAX_UNKNOWN="1000",
         SMTP_BRIDGE_PROVIDER__TIMEOUT="5s",
+        SMTP_BRIDGE_SPOOL__FILE_THRESHOLD="4KiB",
         SMTP_BRIDGE_PROVIDER__IDEMPOTENCY_HEADER="",  # an API that forgives nothing: what is sent twice is seen twice
     )
 
