@@ -48,7 +48,7 @@ def load_settings(
     given = variables(environ)
     if file is None and not given:
         facts = Facts(state_directory(environ), "", implicit_capture=True)
-        return Settings.model_validate({"provider": [{"kind": "capture"}]}, context=facts)
+        return Settings.read({"provider": [{"kind": "capture"}]}, facts)
     return _Loading(file, given, environ, cwd).settings()
 
 
@@ -95,7 +95,7 @@ class _Loading:
         facts = Facts(state_directory(self._environ), self._source)
         checked: Settings | None = None
         try:
-            checked = Settings.model_validate(self._tree, context=facts)
+            checked = Settings.read(self._tree, facts)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
             self._problems += [

@@ -8,13 +8,14 @@ from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config.machine import default_hostname
 from bridge.config.providers import Provider
@@ -212,8 +213,10 @@ class Facts:
     implicit_capture: bool = False
 
 
-class Settings(Section):
+class Settings(Section, BaseSettings):
     """All of it. `load_settings` is the way to get one; attributes are named as the keys, `from_` for `from`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     smtp: Smtp = Field(default=Smtp(), description="The SMTP side.")
     tls: Tls = Field(default=Tls(), description="The certificate of the listeners.")
@@ -232,9 +235,28 @@ class Settings(Section):
 
     _facts: Facts = PrivateAttr(Facts(Path("/nonexistent")))
 
-    def model_post_init(self, context: Any, /) -> None:
-        if isinstance(context, Facts):
-            self._facts = context
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """One source, the tree that `load` merged from file, environment and secret files.
+
+        The environment's own source ignores unknown variables, cannot aim one at an array of tables, and does not know which
+        line or variable a value came from.
+        """
+        return (init_settings,)
+
+    @classmethod
+    def read(cls, tree: Mapping[str, Any], facts: Facts) -> Self:
+        """Raises pydantic's ValidationError."""
+        settings = cls(**tree)
+        settings._facts = facts
+        return settings
 
     @property
     def state_directory(self) -> Path:
