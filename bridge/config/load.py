@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from bridge.config.environ import overlay, unknown_variable, variables
 from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
 from bridge.config.machine import state_directory
-from bridge.config.named_files import UnusableFile, check_readable, read_secret
+from bridge.config.named_files import UnusableFile, check_readable, find_file, read_secret
 from bridge.config.pending import PENDING_KINDS
 from bridge.config.places import Places
 from bridge.config.providers import KINDS
@@ -75,7 +74,7 @@ class _Loading:
         self._places = Places(file, cwd)
         self._environ = environ
         self._source = str(file.path) if file else ""
-        self._tree: dict[str, Any] = copy.deepcopy(file.tree) if file else {}
+        self._tree: dict[str, Any] = file.tree if file else {}
         self._unread: set[KeyPath] = set()
         self._problems = list(overlay(self._tree, given, self._places))
 
@@ -199,7 +198,7 @@ class _Loading:
         value = table[key]
         if not isinstance(value, str) or not value:
             return
-        found = self._places.of(path).directory / value
+        found = find_file(value, self._places.of(path).directory, self._environ)
         try:
             check_readable(found)
             table[key] = str(found)

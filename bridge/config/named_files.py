@@ -13,7 +13,7 @@ class UnusableFile(Exception):
     """The text says what is wrong, for the operator."""
 
 
-def find_secret(name: str, beside: Path, environ: Mapping[str, str]) -> Path:
+def find_file(name: str, beside: Path, environ: Mapping[str, str]) -> Path:
     """A relative name is looked up in $CREDENTIALS_DIRECTORY (systemd) first, then in `beside`."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     if credentials and not os.path.isabs(name):
@@ -25,7 +25,7 @@ def find_secret(name: str, beside: Path, environ: Mapping[str, str]) -> Path:
 
 def read_secret(name: str, beside: Path, environ: Mapping[str, str]) -> str:
     """What the file holds, without the line end an editor leaves. Raises UnusableFile."""
-    path = find_secret(name, beside, environ)
+    path = find_file(name, beside, environ)
     # A secret pasted where its file's name belongs must not be shown; an absolute name is no secret.
     shown = str(path) if os.path.isabs(name) or os.path.exists(path) else f"no such file in {beside}; it"
     data = _head(path, shown, MAX_SECRET_OCTETS + 1)

@@ -160,7 +160,7 @@ def split_list(value: Any) -> Any:
 def decode_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass  # raised anew without its context: json's own exception keeps the whole text
     raise ValueError("is not valid JSON")
 

@@ -36,6 +36,25 @@ def test_a_secret_file_is_looked_up_in_the_credentials_directory_first(folder: F
     assert token(folder, CREDENTIALS_DIRECTORY=directory) == "beside"
 
 
+def test_keys_and_certificates_are_looked_up_in_the_credentials_directory_first(folder: Folder) -> None:
+    # LoadCredential= is how a service gets a private key that only root may read.
+    for name in ("cert.pem", "key.pem", "ca.pem"):
+        folder.write(f"credentials/{name}", "PEM")
+    folder.write("ca.pem", "PEM")
+    text = REST + "ca_file = 'ca.pem'\n[tls]\ncert_file = 'cert.pem'\nkey_file = 'key.pem'\n"
+
+    settings = folder.load(text, CREDENTIALS_DIRECTORY=str(folder.path / "credentials"))
+
+    credentials = folder.path / "credentials"
+    assert settings.tls.cert_file == str(credentials / "cert.pem")
+    assert settings.tls.key_file == str(credentials / "key.pem")
+    assert masked(settings)["provider"][0]["ca_file"] == str(credentials / "ca.pem")
+    assert folder.problems(text) == [
+        "config.toml line 6: tls.cert_file: cert.pem cannot be read: No such file or directory",
+        "config.toml line 7: tls.key_file: key.pem cannot be read: No such file or directory",
+    ]
+
+
 def test_a_secret_file_named_in_full_is_not_looked_up(folder: Folder) -> None:
     path = folder.write("elsewhere/token", SECRET)
 

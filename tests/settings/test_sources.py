@@ -277,3 +277,15 @@ def test_the_environment_is_this_process_by_default(folder: Folder, monkeypatch:
     monkeypatch.setenv("SMTP_BRIDGE_PROVIDER__NAME", "from-here")
 
     assert load_settings().provider[0].name == "from-here"
+
+
+@pytest.mark.parametrize("name", ["PROVIDER__OUTCOME", "PROVIDER__BODY", "SMTP__LISTENER__ALLOWED_NETWORKS"])
+def test_json_nested_too_deeply_is_one_line(folder: Folder, name: str) -> None:
+    (problem,) = folder.problems(REST, **{name: "[" * 100_000})
+
+    assert problem.startswith(f"SMTP_BRIDGE_{name}: ")
+    assert "is not valid JSON" in problem
+
+
+def test_a_key_nested_too_deeply_is_an_unknown_key(folder: Folder) -> None:
+    assert folder.problems(".".join(["a"] * 900) + " = 1\n" + REST) == ["config.toml: unknown key 'a'"]
