@@ -7,7 +7,9 @@ show is seen by nobody else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from bridge.model import Addressing, Email, Mailbox, merge_recipients, split_address
 
@@ -32,6 +34,85 @@ def address(
     if to or (carries_envelope and hidden):
         return (Addressing(reverse_path=reverse_path, to=tuple(to), cc=tuple(cc), bcc=hidden),)
     return tuple(Addressing(reverse_path=reverse_path, to=(Mailbox(recipient),)) for recipient in hidden)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """Recipients in one call, at most: of all kinds together and of each; 0 for no limit. `once`: an address may stand there
+    once whatever the case of its letters. `bcc_alone`: a call may have a Bcc and no To."""
+
+    total: int = 0
+    to: int = 0
+    cc: int = 0
+    bcc: int = 0
+    once: bool = False
+    bcc_alone: bool = False
+
+
+NO_CAPS = Caps()
+
+
+def capped(call: Addressing, caps: Caps, *, carries_envelope: bool = False) -> tuple[Addressing, ...]:
+    """The call in as many as the caps want, each recipient in exactly one of them; deterministic.
+
+    A Bcc goes beside those who are shown while there is room; the rest of them in calls without a To where the provider
+    takes that, else each alone. `carries_envelope`: who is shown stands in the mail itself, so only the number counts.
+    """
+    if _within(call, caps):
+        return (call,)
+    repeated = _repeated(call.recipients) if caps.once else frozenset()
+    to = [mailbox for mailbox in call.to if mailbox.email not in repeated]
+    cc = [mailbox for mailbox in call.cc if mailbox.email not in repeated]
+    bcc = [recipient for recipient in call.bcc if recipient not in repeated]
+    found: list[Addressing] = []
+    while to or cc or bcc:
+        if carries_envelope or to or cc or caps.bcc_alone:
+            found.append(_take(call.reverse_path, to, cc, bcc, caps))
+        else:
+            found += [_alone(call.reverse_path, Mailbox(address)) for address in bcc]
+            bcc = []
+    shown = {mailbox.email: mailbox for mailbox in (*call.to, *call.cc)}
+    found += [_alone(call.reverse_path, shown.get(r, Mailbox(r))) for r in call.recipients if r in repeated]
+    return tuple(found)
+
+
+def _within(call: Addressing, caps: Caps) -> bool:
+    counts = (len(call.to), len(call.cc), len(call.bcc), len(call.recipients))
+    fits = all(
+        not most or count <= most for most, count in zip((caps.to, caps.cc, caps.bcc, caps.total), counts, strict=True)
+    )
+    return fits and not (caps.once and _repeated(call.recipients))
+
+
+def _take(reverse_path: str, to: list[Mailbox], cc: list[Mailbox], bcc: list[str], caps: Caps) -> Addressing:
+    """One call's worth, removed from the lists. Where no To is left, Cc stands for it."""
+    if not to and cc:
+        to[:], cc[:] = cc, []
+    room = caps.total or len(to) + len(cc) + len(bcc)
+    taken: list[list[Any]] = []
+    slots: tuple[tuple[list[Any], int], ...] = ((to, caps.to), (cc, caps.cc), (bcc, caps.bcc))
+    for slot, most in slots:
+        count = min(len(slot), room, most or room)
+        taken.append(slot[:count])
+        del slot[:count]
+        room -= count
+    return Addressing(reverse_path=reverse_path, to=tuple(taken[0]), cc=tuple(taken[1]), bcc=tuple(taken[2]))
+
+
+def _alone(reverse_path: str, mailbox: Mailbox) -> Addressing:
+    return Addressing(reverse_path=reverse_path, to=(mailbox,))
+
+
+def _repeated(recipients: Iterable[str]) -> frozenset[str]:
+    """Those that another one before them equals but for the case of letters."""
+    seen: set[str] = set()
+    again: set[str] = set()
+    for recipient in recipients:
+        key = recipient.casefold()
+        if key in seen:
+            again.add(recipient)
+        seen.add(key)
+    return frozenset(again)
 
 
 def unseen(email: Email, recipients: Sequence[str]) -> tuple[str, ...]:
@@ -89,7 +170,7 @@ def _plain_key(address: str) -> Key:
 
 def _idn_key(address: str) -> Key:
     local, domain = split_address(address)
-    return (local, domain.lower() if domain.isascii() else _a_label(domain))
+    return (local, domain.lower() if domain.isascii() else a_label(domain))
 
 
 def _loose(key: Key) -> Key:
@@ -97,7 +178,8 @@ def _loose(key: Key) -> Key:
 
 
 @lru_cache(maxsize=256)
-def _a_label(domain: str) -> str:
+def a_label(domain: str) -> str:
+    """`müller.example` -> `xn--mller-kva.example`; what cannot be one stays, in lower case."""
     if len(domain) > 255:  # the codec takes quadratic time
         return domain.lower()
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bridge.mime.addressing import address
-from bridge.model import Email, Envelope, split_address
+from bridge.mime.repair import ending_of
+from bridge.model import Attachment, Email, Envelope, split_address
 from bridge.reply import Reply
 
 # Header fields that change what programs do with a mail; X-Mailer and its like may go where a shape has no headers.
@@ -19,7 +21,10 @@ class Carries:
 
     `raw`: the MIME itself, so everything in it; the address and size limits hold all the same. `max_size`: octets, of the
     raw message or of the estimated payload (bodies plus attachments in base64), 0 for none known. `max_recipients`: in one
-    call, 0 for none known. `envelope`: recipients are named apart from To and Cc.
+    call, 0 for none known. `envelope`: recipients are named apart from To and Cc. `alternative_types`: bodies beside text and
+    HTML that can be carried one by one, `alternatives`: any. `type_parameters`: an attachment keeps the parameters of its
+    type (`method` of an invitation). `endings`: the file endings that are taken, () for all. `protected`: signed and encrypted
+    mail stays what it is (always so with `raw`).
     """
 
     raw: bool = False
@@ -28,7 +33,12 @@ class Carries:
     attachments: bool = True
     inline_images: bool = True
     alternatives: bool = False
+    alternative_types: frozenset[str] = frozenset()
+    text_with_html: bool = True
+    type_parameters: bool = True
+    endings: frozenset[str] = frozenset()
     reply_to: bool = True
+    reply_tos: bool = True  # more than one
     names: bool = True
     smtputf8: bool = False
     envelope: bool = False
@@ -43,6 +53,30 @@ class Loss:
     kind: str
     text: str
     reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way in which a provider takes mail."""
+
+    name: Literal["raw", "json"]
+    carries: Carries
+
+
+# No part of the mail that could be left out.
+IMPOSSIBLE = frozenset({"size", "smtputf8", "recipients", "sender", "endings"})
+
+
+def choose(email: Email, envelope: Envelope, forms: Sequence[Form]) -> Form:
+    """The first form that loses nothing; else the first that loses only what could be left out; else the first."""
+    degradable: list[Form] = []
+    for form in forms:
+        found = losses(email, envelope, form.carries)
+        if not found:
+            return form
+        if not any(loss.kind in IMPOSSIBLE for loss in found):
+            degradable.append(form)
+    return (*degradable, *forms)[0]
 
 
 def losses(email: Email, envelope: Envelope, carries: Carries) -> tuple[Loss, ...]:
@@ -91,10 +125,15 @@ def _protections(email: Email) -> Iterator[Loss]:
 def _content(email: Email, carries: Carries) -> Iterator[Loss]:
     if email.html and not carries.html:
         yield _loss("html", "an HTML body")
+    if email.text.strip() and email.html and not carries.text_with_html:
+        yield _loss("alternative", "a text beside the HTML")
     if not carries.alternatives:
         for content_type, _ in email.alternatives:
+            if content_type.partition(";")[0] in carries.alternative_types:
+                continue
             kind = "calendar" if content_type.startswith("text/calendar") else "alternative"
             yield _loss(kind, f"an alternative body ({content_type.partition(';')[0]})")
+    yield from _attached(email.attachments, carries)
     inline = any(a.content_id and a.disposition == "inline" for a in email.attachments)
     if email.attachments and not carries.attachments:
         yield _loss("attachments", "attachments")
@@ -102,6 +141,19 @@ def _content(email: Email, carries: Carries) -> Iterator[Loss]:
         yield _loss("inline_images", "inline images")
     if not carries.headers and (names := _meaningful(email)):
         yield _loss("headers", f"header fields ({', '.join(names)})")
+
+
+def _attached(attachments: Sequence[Attachment], carries: Carries) -> Iterator[Loss]:
+    for attachment in attachments if carries.attachments else ():
+        if not carries.type_parameters and any(key == "method" for key, _ in attachment.parameters):
+            yield _loss("calendar", f"the method of an attached invitation ({attachment.content_type})")
+        ending = ending_of(attachment.filename)
+        if carries.endings and ending and ending not in carries.endings:
+            yield Loss(
+                "endings",
+                f"an attachment with the ending .{ending}",
+                Reply.safe(554, "5.6.1", f"The provider takes no attachments with the ending .{ending}"),
+            )
 
 
 def _meaningful(email: Email) -> tuple[str, ...]:
@@ -112,6 +164,8 @@ def _meaningful(email: Email) -> tuple[str, ...]:
 def _addresses(email: Email, carries: Carries) -> Iterator[Loss]:
     if email.reply_to and not carries.reply_to and [m.email for m in email.reply_to] != [email.sender.email]:
         yield _loss("reply_to", "a Reply-To address")
+    if len(email.reply_to) > 1 and carries.reply_to and not carries.reply_tos:
+        yield _loss("reply_to", "more than one Reply-To address")
     if not carries.names and any(mailbox.name for mailbox in (email.sender, *email.to, *email.cc)):
         yield _loss("names", "display names")
 

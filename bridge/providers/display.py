@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from bridge.model import Addressing, Email, Mailbox
 
+# The neutral spelling of tags and metadata (features.py): instructions for a provider, no part of the mail.
+TAG, METADATA = "x-bridge-tag", "x-bridge-metadata"
+NEUTRAL = frozenset({TAG, METADATA})
 # RFC 5322 3.2.3: what needs quotes in a display name; the dot too, which only the obsolete syntax allows bare.
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]')
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -42,7 +45,7 @@ def bcc_of(addressing: Addressing) -> tuple[Mailbox, ...]:
 
 def other_headers(email: Email) -> list[tuple[str, str]]:
     """The headers an API may add to the mail it makes: those without a field of their own."""
-    return [(name, one_line(value)) for name, value in email.headers]
+    return [(name, one_line(value)) for name, value in email.headers if name.lower() not in NEUTRAL]
 
 
 def header_object(headers: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:

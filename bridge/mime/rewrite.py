@@ -1,0 +1,55 @@
+"""Changes to the header of a message; every other byte stays. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from bridge.mime.compose import address_field
+from bridge.mime.fields import body_start, header_end, skip_mbox_line
+from bridge.mime.repair import SIGNATURES, matches
+from bridge.model import Mailbox
+
+_FIELD = re.compile(rb"([^\s:]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)")
+# RFC 5322 3.6.6: a resent block without its recipients says nothing, and some APIs would mail those it names.
+RECIPIENTS = frozenset({"to", "cc", "bcc", "resent-*"})
+
+
+def without_fields(raw: bytes, names: Collection[str]) -> bytes:
+    """Without the fields of these names (lower case; `x-mc-*`: all that begin so). The same object if there are none."""
+    start = skip_mbox_line(raw)
+    end = header_end(raw, start)
+    kept: list[bytes] = []
+    position = start
+    for field in _FIELD.finditer(raw, start, end):
+        if matches(field[1].lower().decode("ascii", "replace"), names):
+            kept.append(raw[position : field.start()])
+            position = field.end()
+    if position == start:
+        return raw
+    return b"".join((raw[:start], *kept, raw[position:]))
+
+
+def with_fields(raw: bytes, fields: Sequence[bytes]) -> bytes:
+    """With these fields, each with its line break, at the end of the header."""
+    end = header_end(raw, skip_mbox_line(raw))
+    header = raw[:end]
+    if header and not header.endswith(b"\n"):
+        header += b"\r\n"
+    empty_line = b"" if body_start(raw, end) > end else b"\r\n"
+    return b"".join((header, *fields, empty_line, raw[end:]))
+
+
+def with_recipients(raw: bytes, *, to: Sequence[Mailbox], cc: Sequence[Mailbox], bcc: Sequence[str]) -> bytes:
+    """With exactly these in To, Cc and Bcc: for an API that mails whom the header names.
+
+    Signatures over the header would fail now, so they go.
+    """
+    slots = {"To": to, "Cc": cc, "Bcc": [Mailbox(address) for address in bcc]}
+    fields = [address_field(name, mailboxes) for name, mailboxes in slots.items() if mailboxes]
+    return with_fields(without_fields(raw, RECIPIENTS | SIGNATURES), fields)
+
+
+def with_from(raw: bytes, sender: Mailbox) -> bytes:
+    """With this From in the place of whatever stood there."""
+    return with_fields(without_fields(raw, {"from"}), [address_field("From", [sender])])

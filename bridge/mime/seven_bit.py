@@ -1,0 +1,164 @@
+"""A message as 7-bit MIME (RFC 2045 2.7, RFC 6152 3): bytes above 127 and lines over 998 octets are encoded, the rest stays.
+
+For those who take no 8BITMIME. What people read is the same; a signature over 8-bit content would break, and is not touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+
+from bridge.mime.compose import MAX_LINE, address_field, parameter_field, text_field
+from bridge.mime.fields import body_start, header_end, skip_mbox_line
+from bridge.mime.headers import decode_words
+from bridge.mime.mailboxes import parse_mailboxes
+from bridge.mime.params import parse_value
+from bridge.mime.structure import Part, parse_structure
+from bridge.mime.transfer import decode_transfer
+from bridge.model import split_address
+
+ADDRESSES = frozenset(
+    {"from", "sender", "reply-to", "to", "cc", "bcc"}
+    | {f"resent-{name}" for name in ("from", "sender", "to", "cc", "bcc", "reply-to")}
+)
+_PARAMETERS = frozenset({"content-type", "content-disposition"})
+# What may stand in them has no encoded form.
+_TOKENS = frozenset({"message-id", "in-reply-to", "references", "date", "content-id", "content-transfer-encoding"})
+MAX_MESSAGES = 20  # inside each other
+_FIELD = re.compile(rb"([^\s:]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
+_LONG_LINE = re.compile(rb"[^\n]{%d}" % (MAX_LINE + 2))
+_MOSTLY_TEXT = 6  # quoted-printable triples each byte above 127: beyond one in six base64 is shorter
+
+
+def is_seven_bit(data: bytes) -> bool:
+    """No byte above 127, no NUL, no line of more than 998 octets."""
+    return data.isascii() and b"\0" not in data and _LONG_LINE.search(data) is None
+
+
+def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
+    """(the message, what could not be changed without harm); the same object where nothing has to change.
+
+    Problems: `signed` (a signature covers it), `smtputf8` (an address that ASCII cannot write), `structure` (more parts than
+    are looked into, or a boundary that is not ASCII). Parts with a problem are as they were. `depth`: messages around it.
+    """
+    if is_seven_bit(raw):
+        return raw, frozenset()
+    if depth > MAX_MESSAGES:
+        return raw, frozenset({"structure"})
+    work = _Work(raw, depth)
+    out = b"".join(work.part(parse_structure(raw), top=True))
+    return out, frozenset(work.problems)
+
+
+class _Work:
+    def __init__(self, raw: bytes, depth: int) -> None:
+        self.raw = raw
+        self.depth = depth
+        self.problems: set[str] = set()
+
+    def part(self, part: Part, *, top: bool = False) -> Iterator[bytes]:
+        if is_seven_bit(self.raw[part.start : part.end]):
+            yield self.raw[part.start : part.end]
+        elif part.content_type == "multipart/signed":
+            self.problems.add("signed")
+            yield self.raw[part.start : part.end]
+        elif part.opaque or not part.type.params.get("boundary", "").isascii():
+            self.problems.add("structure")
+            yield self.raw[part.start : part.end]
+        elif part.delimiters:
+            yield from self.multipart(part)
+        else:
+            yield from self.leaf(part, top)
+
+    def multipart(self, part: Part) -> Iterator[bytes]:
+        """Preamble and epilogue are read by nobody."""
+        yield self.header(part, b"7bit")
+        yield _ascii(self.raw[part.body : part.delimiters[0][0]])
+        for (start, end), child in zip(part.delimiters, part.children, strict=False):
+            yield self.raw[start:end]
+            yield from self.part(child)
+        if len(part.delimiters) > len(part.children):
+            start, end = part.delimiters[-1]
+            yield self.raw[start:end]
+            yield _ascii(self.raw[end : part.end])
+
+    def leaf(self, part: Part, top: bool) -> Iterator[bytes]:
+        body = self.raw[part.body : part.end]
+        if part.content_type == "message/rfc822" and part.encoding in ("", "7bit", "8bit", "binary"):
+            inner, problems = to_seven_bit(body, self.depth + 1)  # RFC 2046 5.2.1: no other encoding is allowed for it
+            self.problems |= problems
+            yield self.header(part, b"7bit")
+            yield inner
+            return
+        if is_seven_bit(body):
+            yield self.header(part, b"")
+            yield body
+            return
+        content = decode_transfer(body, part.encoding)
+        encoding, encoded = _encoded(content, part.content_type.startswith("text/"))
+        yield self.header(part, encoding, described=_charset(content) if top else b"")
+        yield encoded
+
+    def header(self, part: Part, encoding: bytes, *, described: bytes = b"") -> bytes:
+        """The fields in ASCII. `encoding`: the new Content-Transfer-Encoding, b"" where the old one still holds.
+        `described`: the charset for a message that tells nothing about itself."""
+        start = part.start or skip_mbox_line(self.raw)
+        stop = header_end(self.raw, start, part.body)
+        out = [
+            field[0] if is_seven_bit(field[0]) else self.field(field[1], field[2])
+            for field in _FIELD.finditer(self.raw, start, stop)
+            if not encoding or field[1].lower() != b"content-transfer-encoding"
+        ]
+        if out and not out[-1].endswith(b"\n"):
+            out.append(b"\r\n")
+        names = {name.lower() for name, _ in part.fields}
+        if described and b"mime-version" not in names:
+            out.append(b"MIME-Version: 1.0\r\n")
+        if described and b"content-type" not in names:
+            out.append(b"Content-Type: text/plain; charset=" + described + b"\r\n")
+        if encoding:
+            out.append(b"Content-Transfer-Encoding: " + encoding + b"\r\n")
+        gap = self.raw[stop : part.body] if body_start(self.raw, stop, part.end) > stop else b"\r\n"
+        return b"".join((*out, gap))
+
+    def field(self, raw_name: bytes, value: bytes) -> bytes:
+        """What is beyond all reason (a name of 1000 octets) goes."""
+        name = raw_name.decode("ascii", "replace").replace("\ufffd", "?")
+        found = self.encoded_field(name, value)
+        return found if is_seven_bit(found) else b""
+
+    def encoded_field(self, name: str, value: bytes) -> bytes:
+        lower = name.lower()
+        if lower in ADDRESSES:
+            mailboxes = parse_mailboxes(value)
+            if not all(split_address(mailbox.email)[0].isascii() for mailbox in mailboxes):
+                self.problems.add("smtputf8")
+            return address_field(name, mailboxes)
+        if lower in _PARAMETERS:
+            parsed = parse_value(value)
+            return parameter_field(name, parsed.value, parsed.params)
+        text = decode_words(value)
+        return text_field(name, text.encode("ascii", "replace").decode() if lower in _TOKENS else text)
+
+
+def _encoded(content: bytes, is_text: bool) -> tuple[bytes, bytes]:
+    """(encoding, body): quoted-printable for text with few bytes above 127, base64 for everything else."""
+    few = len(content.translate(None, bytes(range(128)))) * _MOSTLY_TEXT <= len(content)
+    if is_text and few and b"\0" not in content and content.count(b"\r") == content.count(b"\r\n"):
+        return b"quoted-printable", binascii.b2a_qp(content).replace(b"=\n", b"=\r\n")
+    return b"base64", base64.encodebytes(content).replace(b"\n", b"\r\n").removesuffix(b"\r\n")
+
+
+def _charset(content: bytes) -> bytes:
+    """As `charset.guess` reads it."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return b"windows-1252"
+    return b"utf-8"
+
+
+def _ascii(data: bytes) -> bytes:
+    return data if is_seven_bit(data) else b""
