@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import traceback
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import httpx
 import structlog
 
 from bridge.clock import Clock, SystemClock
 from bridge.model import Addressing, Email, Fault, Outcome, idempotency_key
-from bridge.providers.base import Policy, Provider
+from bridge.providers.base import Call, Policy, Provider, Verified
 from bridge.providers.network import Progress
-from bridge.providers.outcomes import CONGESTED, deferred, exception_outcome, unknown
+from bridge.providers.outcomes import CONGESTED, Failed, deferred, exception_outcome, unknown
 from bridge.providers.transport import KEEPALIVE_S, CoreTransport
 from bridge.providers.trust import proxy_url
 
 OFF_LOOP_SIZE = 64 * 1024
 CONNECT_S = 10.0  # a host that does not answer is given up before the whole time of the call is gone
+REPLAYS = 3  # of a batch whose answer was lost, where the API knows its key: later calls will carry other keys
+REPLAY_PAUSE_S = 0.5
 
 log = structlog.get_logger()
 
@@ -38,8 +42,84 @@ def transport_for(
     )
 
 
+class Fetch(Protocol):
+    """One request of a call that mails nobody by itself (a token, an upload, a look at a status)."""
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response: ...
+
+
+class Auth(Protocol):
+    """Credentials that are more than a fixed header."""
+
+    async def sign(self, request: httpx.Request, fetch: Fetch) -> None:
+        """Put them on a request, fetching a token first where one is needed. Raises Failed."""
+
+    def renew(self, request: httpx.Request) -> bool:
+        """After a 401 to this request: True when another try with fresh credentials makes sense."""
+
+
+class Exchange:
+    """The requests of one call, all within its deadline.
+
+    `written`: a request that mails somebody had left in full, so that it may have been acted on.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, deadline: float, auth: Auth | None) -> None:
+        self._transport = transport
+        self._deadline = deadline
+        self._auth = auth
+        self.written = False
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    async def __call__(self, request: httpx.Request, *, mails: bool = True, sign: bool = True) -> httpx.Response:
+        """Send it. `mails` False: nobody is mailed by this request alone. `sign` False: it goes without the credentials.
+
+        A 401 is answered once with fresh credentials: the API did not act on the request. Raises httpx's exceptions,
+        TimeoutError and Failed.
+        """
+        auth = self._auth if sign else None
+        if auth:
+            await self._sign(request, auth)
+        response = await self._once(request, mails)
+        if response.status_code == 401 and auth and auth.renew(request):
+            self.written = False  # refused unread, so a failure to get fresh credentials is nobody's lost answer
+            await self._sign(request, auth)
+            response = await self._once(request, mails)
+        return response
+
+    async def _sign(self, request: httpx.Request, auth: Auth) -> None:
+        """Within the deadline too: it may wait for a token that another call fetches."""
+        async with asyncio.timeout_at(self._deadline):
+            await auth.sign(request, self._fetch)
+
+    async def _fetch(self, request: httpx.Request) -> httpx.Response:
+        return await self(request, mails=False, sign=False)
+
+    async def _once(self, request: httpx.Request, mails: bool) -> httpx.Response:
+        """The transport is used directly: AsyncClient's redirects, cookies and hooks are not wanted, and cost a quarter of
+        the rate (tests/bench/http_engine.py)."""
+        left, progress = self.left, Progress()
+        waits = {"pool": left, "connect": min(CONNECT_S, left), "read": None, "write": None}
+        request.extensions = {**request.extensions, "timeout": waits, "progress": progress}
+        request.headers.setdefault("Accept-Encoding", "identity")
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                response = await self._transport.handle_async_request(request)
+            progress.written = True  # answered, at whatever point
+        finally:
+            if mails:
+                self.written = progress.written
+        return response
+
+
 class HttpProvider(Provider):
-    """An adapter that speaks HTTP. What it knows of its API is in two pure methods; `secrets` never reach a reply or a log."""
+    """An adapter that speaks HTTP. What it knows of its API is in pure methods; `secrets` never reach a reply or a log."""
+
+    auth: Auth | None = None
 
     def __init__(
         self,
@@ -67,16 +147,53 @@ class HttpProvider(Provider):
         """True when a call with several recipients was refused for one of them and the answer does not say which."""
         return False
 
+    def build_batch(self, calls: Sequence[Call]) -> httpx.Request:
+        """One request for calls of one `batch_key`; the same bytes for the same calls."""
+        raise NotImplementedError
+
+    def parse_batch(self, response: httpx.Response, calls: Sequence[Call]) -> list[dict[str, Outcome]] | None:
+        """The outcomes of each call, in order; None when all were refused for one that the answer does not name."""
+        raise NotImplementedError
+
+    # --- the conversation; an adapter that needs more than one request overrides these two
+
+    async def converse(self, call: Call, exchange: Exchange) -> Mapping[str, Outcome]:
+        """Make one call; may raise whatever `exchange` raises."""
+        request = await self.built(call)
+        return self.parse_response(await exchange(request), call.addressing)
+
+    async def converse_batch(self, calls: Sequence[Call], exchange: Exchange) -> list[dict[str, Outcome]] | None:
+        request = await asyncio.to_thread(self.build_batch, calls)
+        response = await self._replayed(request, exchange) if self.idempotent else await exchange(request)
+        return self.parse_batch(response, calls)
+
+    async def _replayed(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+        """The API knows the key of this very batch and no other, so a lost answer is asked for again at once."""
+        for _ in range(REPLAYS):
+            try:
+                return await exchange(request)
+            except httpx.TransportError:
+                if not exchange.written or exchange.left <= REPLAY_PAUSE_S:
+                    raise
+            await asyncio.sleep(REPLAY_PAUSE_S)
+        return await exchange(request)
+
+    async def built(self, call: Call) -> httpx.Request:
+        """A large mail in a thread: the text of its HTML or its many addresses would hold up everybody."""
+        build = partial(self.build_request, call.email, call.addressing, queue_id=call.queue_id, key=call.key)
+        return await asyncio.to_thread(build) if len(call.email.raw) > OFF_LOOP_SIZE else build()
+
+    # --- one call
+
     async def send(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> Mapping[str, Outcome]:
-        deadline = asyncio.get_running_loop().time() + self.policy.timeout
-        outcomes = await self._call(email, addressing, queue_id=queue_id, key=key, deadline=deadline)
+        deadline = self._deadline()
+        call = Call(email=email, addressing=addressing, queue_id=queue_id, key=key)
+        outcomes = await self._call(call, deadline)
         if len(addressing.recipients) > 1 and self.refused_together(outcomes, addressing):
-            return await self._each_alone(email, addressing, queue_id=queue_id, deadline=deadline)
+            return await self._each_alone(call, deadline)
         return outcomes
 
-    async def _each_alone(
-        self, email: Email, addressing: Addressing, *, queue_id: str, deadline: float
-    ) -> dict[str, Outcome]:
+    async def _each_alone(self, call: Call, deadline: float) -> dict[str, Outcome]:
         """The API mailed nobody, so each recipient is tried in a call of its own, under its own key.
 
         One after the other, and no further than the time of the call or the first that failed for another reason than its
@@ -84,47 +201,88 @@ class HttpProvider(Provider):
         """
         outcomes: dict[str, Outcome] = {}
         rest = deferred(CONGESTED, Fault.PROVIDER, "not tried: each recipient alone took too long")
-        for recipient in addressing.recipients:
+        for recipient in call.addressing.recipients:
             if asyncio.get_running_loop().time() >= deadline:
                 break
-            (one,) = self.calls(email, addressing.reverse_path, (recipient,))  # as a later attempt would make it
-            key = idempotency_key(queue_id, one.recipients)
-            outcomes |= await self._call(email, one, queue_id=queue_id, key=key, deadline=deadline)
+            # as a later attempt would make it
+            (one,) = self.calls(call.email, call.addressing.reverse_path, (recipient,))
+            key = idempotency_key(call.queue_id, one.recipients)
+            outcomes |= await self._call(replace(call, addressing=one, key=key), deadline)
             last = outcomes[recipient]
             if last.status in ("deferred", "unknown") and last.fault is not Fault.RECIPIENT:
                 rest = last if last.status == "deferred" else deferred(CONGESTED, Fault.PROVIDER, "not tried")
                 break
-        return {r: outcomes.get(r, rest) for r in addressing.recipients}
+        return {r: outcomes.get(r, rest) for r in call.addressing.recipients}
 
-    async def _call(
-        self, email: Email, addressing: Addressing, *, queue_id: str, key: str, deadline: float
-    ) -> dict[str, Outcome]:
-        progress = Progress()
+    async def _call(self, call: Call, deadline: float) -> dict[str, Outcome]:
+        exchange = Exchange(self.transport, deadline, self.auth)
         try:
-            request = await self._build(email, addressing, queue_id=queue_id, key=key)
-            response = await self._exchange(request, progress, deadline)
-            progress.written = True  # answered, at whatever point
-            outcomes = self.parse_response(response, addressing)
+            outcomes = await self.converse(call, exchange)
         except Exception as exc:  # the contract of send: never raises; whatever it is, it is temporary
-            self._note(exc, queue_id)
-            return dict.fromkeys(addressing.recipients, exception_outcome(exc, written=progress.written))
-        missing = unknown("the answer names no verdict for this recipient")
-        return {r: outcomes.get(r, missing) for r in addressing.recipients}
+            return dict.fromkeys(call.addressing.recipients, self._failure(exc, exchange, call.queue_id))
+        return _complete(outcomes, call)
 
-    async def _build(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> httpx.Request:
-        """A large mail in a thread: the text of its HTML or its many addresses would hold up everybody."""
-        build = partial(self.build_request, email, addressing, queue_id=queue_id, key=key)
-        return await asyncio.to_thread(build) if len(email.raw) > OFF_LOOP_SIZE else build()
+    # --- several calls as one request
 
-    async def _exchange(self, request: httpx.Request, progress: Progress, deadline: float) -> httpx.Response:
-        """One request within the deadline. The transport is used directly: AsyncClient's redirects, cookies and hooks are
-        not wanted, and cost a quarter of the rate (tests/bench/http_engine.py)."""
-        left = max(0.0, deadline - asyncio.get_running_loop().time())
-        waits = {"pool": left, "connect": min(CONNECT_S, left), "read": None, "write": None}
-        request.extensions = {**request.extensions, "timeout": waits, "progress": progress}
-        request.headers.setdefault("Accept-Encoding", "identity")
-        async with asyncio.timeout_at(deadline):
-            return await self.transport.handle_async_request(request)
+    async def send_many(self, calls: Sequence[Call]) -> Sequence[Mapping[str, Outcome]]:
+        return await self._batch(calls, self._deadline())
+
+    async def _batch(self, calls: Sequence[Call], deadline: float) -> list[Mapping[str, Outcome]]:
+        """All at once; refused as a whole for one of them, half and half, until that one stands alone."""
+        if len(calls) == 1:
+            (call,) = calls
+            outcomes = await self._call(call, deadline)
+            alone = len(outcomes) > 1 and self.refused_together(outcomes, call.addressing)
+            return [await self._each_alone(call, deadline) if alone else outcomes]
+        exchange = Exchange(self.transport, deadline, self.auth)
+        try:
+            found = await self.converse_batch(calls, exchange)
+        except Exception as exc:  # as in _call
+            outcome = self._failure(exc, exchange, calls[0].queue_id)
+            # A later call carries another key than the batch did.
+            outcome = replace(outcome, keyless=True) if outcome.status == "unknown" else outcome
+            return [dict.fromkeys(call.addressing.recipients, outcome) for call in calls]
+        if found is None:
+            half = len(calls) // 2
+            return [*await self._batch(calls[:half], deadline), *await self._batch(calls[half:], deadline)]
+        return [_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True)]
+
+    # --- credentials, without a mail
+
+    def probe(self) -> httpx.Request | None:
+        """A request that sends nothing and is refused with wrong credentials; None where the API has none."""
+        return None
+
+    async def verify(self) -> Verified:
+        request = self.probe()
+        if request is None:
+            return Verified(ok=None, text="this API has no call that tells without sending a mail")
+        exchange = Exchange(self.transport, self._deadline(), self.auth)
+        try:
+            response = await exchange(request, mails=False)
+        except Exception as exc:
+            outcome = self._failure(exc, exchange, "")
+            return Verified(ok=False, text=outcome.detail or outcome.reply.text)
+        return self.read_probe(response)
+
+    def read_probe(self, response: httpx.Response) -> Verified:
+        status = response.status_code
+        if 200 <= status <= 299:
+            return Verified(ok=True, text="the credentials are accepted")
+        if status in (401, 403):
+            return Verified(ok=False, text=f"the credentials are refused (HTTP {status})")
+        return Verified(ok=None, text=f"unexpected answer (HTTP {status})")
+
+    # --- helpers
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.policy.timeout
+
+    def _failure(self, exc: Exception, exchange: Exchange, queue_id: str) -> Outcome:
+        if isinstance(exc, Failed):
+            return exc.outcome
+        self._note(exc, queue_id)
+        return exception_outcome(exc, written=exchange.written)
 
     def _note(self, exc: Exception, queue_id: str) -> None:
         """A bug of ours is named by type and place: its text may quote the mail."""
@@ -136,3 +294,8 @@ class HttpProvider(Provider):
 
     async def aclose(self) -> None:
         await self.transport.aclose()
+
+
+def _complete(outcomes: Mapping[str, Outcome], call: Call) -> dict[str, Outcome]:
+    missing = unknown("the answer names no verdict for this recipient")
+    return {r: outcomes.get(r, missing) for r in call.addressing.recipients}

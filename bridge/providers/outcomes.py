@@ -6,6 +6,7 @@ bounces mail. "Never sent" may go elsewhere; "sent, answer lost" may not, or som
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 
 import httpx
@@ -27,6 +28,64 @@ _LOST = frozenset({502, 504, 520, 524})
 _ACCOUNT = frozenset({401, 402, 403})
 _WRONG_URL = frozenset({404, 405, 410})
 _CONTENT = frozenset({400, 422})
+
+
+QUOTA_WAIT_S = 3600.0  # until the next look at a quota whose end nobody told
+
+
+class Failed(Exception):
+    """A call ends here, with this outcome for all of its recipients."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.reply.text)
+        self.outcome = outcome
+
+
+class Meaning(enum.Enum):
+    """What an API's own error code says, for an adapter's table."""
+
+    LATER = "not available now"
+    RATE = "too fast"
+    QUOTA = "a quota of the account is used up"
+    ACCOUNT = "credentials, payment, an address or domain the account may not send from"
+    LOST = "it is not known whether the mail was taken"
+    TEMPORARY = "temporary, for no reason that has a name"
+    CONTENT = "the content is refused"
+    TOO_BIG = "the message is too large"
+    SENDER = "this sender is refused, others would do"
+    ADDRESS = "a recipient's address is none"
+    RECIPIENT = "a recipient does not exist"
+    SUPPRESSED = "a recipient is on the provider's suppression list"
+
+
+_DEFERRED: dict[Meaning, tuple[Reply, Fault]] = {
+    Meaning.LATER: (UNAVAILABLE, Fault.PROVIDER),
+    Meaning.RATE: (CONGESTED, Fault.PROVIDER),
+    Meaning.QUOTA: (MISCONFIGURED, Fault.ACCOUNT),
+    Meaning.ACCOUNT: (MISCONFIGURED, Fault.ACCOUNT),
+    Meaning.TEMPORARY: (TEMPORARY, Fault.PROVIDER),
+}
+_BOUNCED: dict[Meaning, tuple[int, str, str, Fault]] = {
+    Meaning.CONTENT: (554, "5.6.0", "Message refused by the mail service", Fault.MESSAGE),
+    Meaning.TOO_BIG: (552, "5.3.4", "Message is too large for the mail service", Fault.MESSAGE),
+    Meaning.SENDER: (550, "5.7.1", "Sender refused by the mail service", Fault.MESSAGE),
+    Meaning.ADDRESS: (550, "5.1.3", "Recipient address refused by the mail service", Fault.RECIPIENT),
+    Meaning.RECIPIENT: (550, "5.1.1", "No such recipient, says the mail service", Fault.RECIPIENT),
+    Meaning.SUPPRESSED: (550, "5.7.1", "Recipient is suppressed by the mail service", Fault.RECIPIENT),
+}
+
+
+def outcome_of(meaning: Meaning, detail: str = "", *, words: str = "", retry_after: float | None = None) -> Outcome:
+    """The outcome a meaning comes to. `words`: the provider's own, made safe; they are shown with a refusal only."""
+    if meaning is Meaning.LOST:
+        return unknown(detail)
+    if meaning in _BOUNCED:
+        code, enhanced, text, fault = _BOUNCED[meaning]
+        return bounced(code, enhanced, f"{text}: {words}" if words else text, fault, detail)
+    reply, fault = _DEFERRED[meaning]
+    quota = meaning is Meaning.QUOTA
+    wait = QUOTA_WAIT_S if quota and retry_after is None else retry_after
+    return Outcome(status="deferred", reply=reply, fault=fault, detail=detail, retry_after=wait, quota=quota)
 
 
 def outcome_for(

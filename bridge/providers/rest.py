@@ -20,8 +20,7 @@ import orjson
 import bridge
 from bridge.clock import Clock
 from bridge.mime.addressing import address, unseen
-from bridge.mime.fidelity import Carries, losses
-from bridge.mime.fields import strip_bcc
+from bridge.mime.fidelity import IMPOSSIBLE, Carries, losses
 from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers import shapes, template
 from bridge.providers.answers import id_of, json_of, pointed, retry_delay, words_of
@@ -32,7 +31,6 @@ from bridge.providers.values import template_values
 from bridge.reply import Reply
 
 MAX_ENVELOPE_HEADER = 4096  # servers take 8 KiB for all headers together, commonly
-_IMPOSSIBLE = frozenset({"size", "smtputf8", "recipients"})  # no part of the mail that could be left out
 NO_SENDER = Reply(554, "5.6.0", "The message has neither a From address nor an envelope sender")
 
 
@@ -115,7 +113,7 @@ class RestProvider(HttpProvider):
         found = losses(email, envelope, self._carries)
         if not found:
             return None
-        degradable = not any(loss.kind in _IMPOSSIBLE for loss in found)
+        degradable = not any(loss.kind in IMPOSSIBLE for loss in found)
         return Unfit(reply=found[0].reply, losses=tuple(loss.text for loss in found), degradable=degradable)
 
     def not_shown(self, email: Email, recipients: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,7 +139,7 @@ class RestProvider(HttpProvider):
 
     def _content(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> bytes:
         if self._bytes_body:
-            return strip_bcc(email.raw)
+            return shapes.mime(email)
         if self.settings.body:
             values = template_values(email, addressing, names=self._names, queue_id=queue_id, key=key)
             return orjson.dumps(template.fill(self.settings.body, values))

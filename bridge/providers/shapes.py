@@ -11,8 +11,10 @@ import orjson
 
 from bridge.mime.fields import strip_bcc
 from bridge.mime.params import write_type
+from bridge.mime.rewrite import without_fields
 from bridge.model import Addressing, Attachment, Email, Mailbox
 from bridge.providers.display import (
+    NEUTRAL,
     bcc_of,
     format_all,
     format_mailbox,
@@ -21,6 +23,7 @@ from bridge.providers.display import (
     other_headers,
     sender_of,
 )
+from bridge.providers.features import read_features
 from bridge.providers.htmltext import html_to_text
 
 
@@ -44,6 +47,7 @@ def simple(email: Email, addressing: Addressing) -> dict[str, Any]:
 
 def full(email: Email, addressing: Addressing, *, key: str) -> dict[str, Any]:
     """Everything we know. `envelope` says who is mailed; `to`, `cc` and `bcc` together name the same recipients."""
+    features = read_features(email.headers, {})
     return {
         "id": key,
         "envelope": envelope(addressing),
@@ -60,13 +64,18 @@ def full(email: Email, addressing: Addressing, *, key: str) -> dict[str, Any]:
         "alternatives": [{"content_type": kind, "content": text} for kind, text in email.alternatives],
         "attachments": [whole_attachment(a) for a in email.attachments],
         "headers": [{"name": name, "value": value} for name, value in other_headers(email)],
-        "tags": [],
-        "metadata": {},
+        "tags": list(features.tags),
+        "metadata": dict(features.metadata),
     }
 
 
 def raw(email: Email, addressing: Addressing, *, key: str) -> dict[str, Any]:
-    return {"id": key, "envelope": envelope(addressing), "raw": base64_json(strip_bcc(email.raw))}
+    return {"id": key, "envelope": envelope(addressing), "raw": base64_json(mime(email))}
+
+
+def mime(email: Email) -> bytes:
+    """The message as it leaves: without Bcc and without the fields that are instructions for a provider."""
+    return without_fields(strip_bcc(email.raw), NEUTRAL)
 
 
 def body_text(email: Email) -> str:

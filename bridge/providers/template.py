@@ -15,9 +15,10 @@ from typing import Any, Final
 
 _FORMS = ("", "_line", "_emails", "_objects")  # of a field with addresses
 _FIELDS = ("to", "cc", "bcc", "reply_to")
-LISTS: Final = frozenset({f"{field}{form}" for field in _FIELDS for form in ("", "_emails")} | {"envelope_to"})
+LISTS: Final = frozenset({f"{field}{form}" for field in _FIELDS for form in ("", "_emails")} | {"envelope_to", "tags"})
 OBJECTS: Final = frozenset(
-    {"from_object", "headers", "header_list", "attachments", "alternatives"} | {f"{field}_objects" for field in _FIELDS}
+    {"from_object", "headers", "header_list", "attachments", "alternatives", "metadata"}
+    | {f"{field}_objects" for field in _FIELDS}
 )
 TEXTS: Final = frozenset(
     {

@@ -7,7 +7,6 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from bridge.mime.fields import strip_bcc
 from bridge.model import Addressing, Email, Mailbox
 from bridge.providers import shapes
 from bridge.providers.display import (
@@ -19,6 +18,7 @@ from bridge.providers.display import (
     other_headers,
     sender_of,
 )
+from bridge.providers.features import read_features
 from bridge.providers.template import Values
 
 _TEXT = frozenset({"text", "body"})
@@ -49,7 +49,9 @@ def template_values(email: Email, addressing: Addressing, *, names: frozenset[st
         "header_list": lambda: [{"name": name, "value": value} for name, value in other_headers(email)],
         "attachments": lambda: [shapes.whole_attachment(a) for a in email.attachments],
         "alternatives": lambda: [{"content_type": kind, "content": text} for kind, text in email.alternatives],
-        "raw": lambda: base64.b64encode(strip_bcc(email.raw)).decode(),
+        "raw": lambda: base64.b64encode(shapes.mime(email)).decode(),
+        "tags": lambda: list(read_features(email.headers, {}).tags),
+        "metadata": lambda: dict(read_features(email.headers, {}).metadata),
     }
     shown = {"to": addressing.to, "cc": addressing.cc, "bcc": bcc_of(addressing), "reply_to": email.reply_to}
     for field, mailboxes in shown.items():

@@ -228,3 +228,11 @@ def test_large_attachments_pass_through_without_being_looked_at(email: Email) ->
 
     assert body.count(encoded) == 1
     assert min(took) < 0.1  # a few ms; the bound only keeps copies by the dozen out
+
+
+def test_the_neutral_tag_and_metadata_have_fields_of_their_own_in_the_full_shape() -> None:
+    raw = RICH.replace(b"Subject:", b"X-Bridge-Tag: welcome\r\nX-Bridge-Metadata: order=17\r\nSubject:", 1)
+    made = shapes.full(parse(raw), TO_ALL, key="K")
+
+    assert (made["tags"], made["metadata"]) == (["welcome"], {"order": "17"})
+    assert not [h for h in made["headers"] if h["name"].startswith("X-Bridge")]

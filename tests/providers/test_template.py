@@ -121,7 +121,7 @@ def test_every_placeholder_has_a_value_of_its_kind(name: str) -> None:
     value = filled({"x": f"{{{name}}}"}).get("x")
 
     expected = str if name in TEXTS else list if name in LISTS else (list, dict)
-    assert isinstance(value, expected) or (name == "alternatives" and value is None)
+    assert isinstance(value, expected) or (name in ("alternatives", "tags", "metadata") and value is None)
     assert name in TEXTS | LISTS | OBJECTS
 
 
@@ -156,3 +156,11 @@ def test_a_wrong_template_is_named_with_its_place(body: Any, problem: str) -> No
 )
 def test_a_usable_template_has_no_problems(body: Any) -> None:
     assert check_template(body) == ()
+
+
+def test_the_neutral_tag_and_metadata_have_placeholders_and_are_no_headers() -> None:
+    raw = PLAIN.replace(b"Subject:", b"X-Bridge-Tag: a, b\r\nX-Bridge-Metadata: order=17\r\nSubject:")
+
+    body = {"tags": "{tags}", "metadata": "{metadata}", "headers": "{headers}"}
+    assert filled(body, raw, TO_ANN) == {"tags": ["a", "b"], "metadata": {"order": "17"}}
+    assert b"X-Bridge" not in base64.b64decode(filled({"raw": "{raw}"}, raw, TO_ANN)["raw"])

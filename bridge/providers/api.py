@@ -1,0 +1,322 @@
+"""What the adapters of the catalogue have in common: which form a mail is sent in, what is mended for it, how it is split
+into calls, and how an answer becomes outcomes. An adapter is then its API's facts, in this order: documentation, settings,
+limits, request, response.
+
+All of it is pure but for the conversation, which stands in `http.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import httpx
+import orjson
+
+import bridge
+from bridge.clock import Clock
+from bridge.mime.addressing import NO_CAPS, Caps, address, capped, unseen
+from bridge.mime.fidelity import IMPOSSIBLE, Form, Loss, choose, losses
+from bridge.mime.fields import strip_bcc
+from bridge.mime.repair import SIGNATURES, Needs, repaired
+from bridge.mime.rewrite import with_from, with_recipients, without_fields
+from bridge.mime.seven_bit import to_seven_bit
+from bridge.model import Addressing, Email, Envelope, Mailbox, Outcome
+from bridge.providers.answers import is_html, json_of, reset_delay, retry_delay, words_of
+from bridge.providers.base import Call, Policy, Unfit
+from bridge.providers.display import sender_of
+from bridge.providers.features import NOTHING, Features, Readers, read_features
+from bridge.providers.http import HttpProvider
+from bridge.providers.outcomes import Meaning, outcome_for_response, outcome_of
+from bridge.reply import Reply, sent
+
+NO_SENDER = Loss(
+    "sender", "no sender", Reply(554, "5.6.0", "The message has neither a From address nor an envelope sender")
+)
+
+# What `seven_bit` cannot change.
+UNSAFE = {
+    "signed": "a signed message with 8-bit content",
+    "smtputf8": "an address with a non-ASCII local part",
+    "structure": "8-bit content nested so deeply",
+}
+
+ANYBODY = Envelope(reverse_path="", recipients=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSettings:
+    """What every kind of the catalogue has. `url`: instead of scheme and host of the documented endpoint. `batch`: messages
+    in one request, at most (0: as many as the API takes). A field without repr is a secret."""
+
+    url: str = ""
+    region: str = ""
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings(ApiSettings):
+    api_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One mail as it goes out: mended, its features read, for the recipients of one call."""
+
+    email: Email
+    addressing: Addressing
+    queue_id: str
+    key: str
+    features: Features = NOTHING
+
+    @property
+    def sender(self) -> Mailbox:
+        """Who it is from: its From, or the reverse path where it has none."""
+        return sender_of(self.email, self.addressing)
+
+
+class ApiProvider(HttpProvider):
+    """One kind of the catalogue. The class attributes are its facts; each number has its source beside it."""
+
+    docs: ClassVar[str]  # the documentation of the call that sends
+    title: ClassVar[str]  # what people call the service
+    base_url: ClassVar[str] = ""
+    regions: ClassVar[Mapping[str, str]] = {}  # region -> base address
+    forms: ClassVar[tuple[Form, ...]]  # the preferred one first
+    needs: ClassVar[Needs] = Needs()  # of the JSON form
+    caps: ClassVar[Caps] = NO_CAPS  # of the JSON form
+    raw_caps: ClassVar[Caps] = NO_CAPS
+    raw_envelope: ClassVar[bool] = (
+        True  # raw: recipients are named apart from the headers; else they are taken from them
+    )
+    raw_seven_bit: ClassVar[bool] = False  # raw: only 7-bit MIME is safe
+    raw_drops: ClassVar[frozenset[str]] = frozenset()  # raw: header fields the API would act on, or that it replaces
+    readers: ClassVar[Readers] = {}  # header fields that name a feature
+    codes: ClassVar[Mapping[str, Meaning]] = {}  # the API's own error codes
+    max_concurrency: ClassVar[int] = 0  # calls at once that the API bears, at most; 0: as many as the settings say
+    notes: ClassVar[tuple[str, ...]] = ()  # what else people should know, a sentence each, for the documentation
+    Settings: ClassVar[type[ApiSettings]] = ApiSettings
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        settings: Any,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        clock: Clock | None = None,
+    ) -> None:
+        most = self.max_concurrency or policy.concurrency
+        policy = replace(policy, concurrency=min(policy.concurrency, most))
+        super().__init__(name, policy, transport=transport, secrets=secrets_of(settings), clock=clock)
+        self.settings = settings
+        self.base = self.base_of(settings).rstrip("/")
+        self.max_batch = min(type(self).max_batch, settings.batch or type(self).max_batch)
+        content = getattr(settings, "content", "auto")
+        self._forms = tuple(form for form in self.forms if content in ("auto", form.name)) or self.forms
+        self._headers = {
+            "User-Agent": f"smtp-rest-bridge/{bridge.__version__}",
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            **self.auth_headers(),
+        }
+
+    @classmethod
+    def base_of(cls, settings: Any) -> str:
+        """The base address that the settings mean."""
+        return settings.url or cls.regions.get(settings.region.lower(), "") or cls.base_url
+
+    def auth_headers(self) -> dict[str, str]:
+        """The fixed headers with the credentials."""
+        return {}
+
+    # --- what it can carry, and in which calls
+
+    def unfit(self, email: Email, envelope: Envelope) -> Unfit | None:
+        found = self.losses(email, envelope)
+        if not found:
+            return None
+        degradable = not any(loss.kind in IMPOSSIBLE for loss in found)
+        return Unfit(reply=found[0].reply, losses=tuple(loss.text for loss in found), degradable=degradable)
+
+    def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
+        """What would be lost in the form the mail is sent in; an adapter adds what only its API loses."""
+        form = self.form(email)
+        found = losses(email, envelope, form.carries)
+        if not email.sender.email and not envelope.reverse_path:
+            return (NO_SENDER, *found)
+        if form.name == "raw" and self.raw_seven_bit and not found:
+            return self._unsafe(email)
+        return found
+
+    def form(self, email: Email) -> Form:
+        """The same for all calls of one mail and for every retry."""
+        return choose(email, ANYBODY, self._forms) if len(self._forms) > 1 else self._forms[0]
+
+    def _unsafe(self, email: Email) -> tuple[Loss, ...]:
+        """8-bit mail that cannot be changed to 7-bit without harm: signed, for one."""
+        problems = () if email.raw.isascii() else to_seven_bit(email.raw)[1]
+        texts = (UNSAFE[problem] for problem in sorted(problems))
+        return tuple(
+            Loss("protection", text, Reply(554, "5.6.3", f"The provider cannot carry {text}")) for text in texts
+        )
+
+    def repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
+        features = self.features(email)
+        dropped = tuple(f"{what} not taken" for what in features.dropped)
+        if self.form(email).name == "raw":
+            return (*dropped, *self._raw_repairs(email, envelope))
+        return (*dropped, *self.mended(email)[1])
+
+    def _raw_repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
+        names = {name.lower() for name, _ in email.headers}
+        found = [] if email.sender.email else ["From added, the mail had none"]
+        if not self.raw_envelope and names & SIGNATURES:
+            found.append("DKIM-Signature dropped, the recipient headers are written anew")
+        if self.raw_seven_bit and not email.raw.isascii():
+            found.append("8-bit content encoded as 7-bit")
+        return tuple(found)
+
+    def mended(self, email: Email) -> tuple[Email, tuple[str, ...]]:
+        """The mail as the JSON form carries it, and what was changed; an adapter adds what only its API wants."""
+        return repaired(email, self.needs, used=self.features(email).used)
+
+    def not_shown(self, email: Email, recipients: tuple[str, ...]) -> tuple[str, ...]:
+        shows_all = self.form(email).name == "raw" and self.raw_envelope
+        return () if shows_all else unseen(email, recipients)
+
+    def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
+        raw = self.form(email).name == "raw"
+        apart = raw and self.raw_envelope
+        found = address(email, reverse_path, recipients, carries_envelope=apart)
+        caps = self.raw_caps if raw else self.caps
+        return tuple(call for one in found for call in capped(one, caps, carries_envelope=apart))
+
+    def features(self, email: Email) -> Features:
+        return read_features(email.headers, self.readers)
+
+    # --- requests
+
+    def build_request(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> httpx.Request:
+        call = Call(email=email, addressing=addressing, queue_id=queue_id, key=key)
+        mail = self.outgoing(call)
+        return self.raw_request(mail) if self.form(email).name == "raw" else self.json_request(mail)
+
+    def outgoing(self, call: Call) -> Outgoing:
+        features = self.features(call.email)
+        email = call.email if self.form(call.email).name == "raw" else self.mended(call.email)[0]
+        return Outgoing(
+            email=email, addressing=call.addressing, queue_id=call.queue_id, key=call.key, features=features
+        )  # fmt: skip
+
+    def json_request(self, mail: Outgoing) -> httpx.Request:
+        raise NotImplementedError
+
+    def raw_request(self, mail: Outgoing) -> httpx.Request:
+        raise NotImplementedError
+
+    def mime(self, mail: Outgoing) -> bytes:
+        """The message as it leaves: no Bcc, no header fields that name a feature, a From, and what the form wants beside."""
+        raw = without_fields(strip_bcc(mail.email.raw), mail.features.used | self.raw_drops)
+        if not mail.email.sender.email:
+            raw = with_from(raw, mail.sender)
+        if not self.raw_envelope:
+            to = mail.addressing
+            raw = with_recipients(raw, to=to.to, cc=to.cc, bcc=to.bcc)
+        return to_seven_bit(raw)[0] if self.raw_seven_bit else raw
+
+    def mime_text(self, mail: Outgoing) -> str:
+        """The same for a JSON string."""
+        return self.mime(mail).decode("utf-8", "replace")
+
+    def mime_base64(self, mail: Outgoing) -> orjson.Fragment:
+        """The same as a JSON string of base64."""
+        return orjson.Fragment(b'"%b"' % base64.b64encode(self.mime(mail)))
+
+    def post(self, path: str, content: Any, headers: Mapping[str, str] | None = None) -> httpx.Request:
+        """A POST of JSON (or of bytes) to a path below the base address."""
+        body = content if isinstance(content, bytes) else orjson.dumps(content)
+        return httpx.Request(
+            "POST", httpx.URL(f"{self.base}{path}"), headers={**self._headers, **(headers or {})}, content=body
+        )
+
+    def get(self, path: str) -> httpx.Request:
+        headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
+        return httpx.Request("GET", httpx.URL(f"{self.base}{path}"), headers=headers)
+
+    # --- responses
+
+    def parse_response(self, response: httpx.Response, addressing: Addressing) -> dict[str, Outcome]:
+        body = json_of(response.content)
+        if 200 <= response.status_code <= 299 and not is_html(response):
+            return self.accepted(response, body, addressing)
+        return self.refused(response, body, addressing)
+
+    @abstractmethod
+    def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
+        """What a 2xx means for each recipient: some APIs refuse in it."""
+
+    def refused(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
+        """What any other answer means; by default the same for all recipients."""
+        return dict.fromkeys(addressing.recipients, self.outcome(response, body))
+
+    def outcome(self, response: httpx.Response, body: Any) -> Outcome:
+        """By the API's own code where it has a meaning here, else by the status (README, "Replies")."""
+        meaning = self.meaning(response, body)
+        if meaning is None:
+            return outcome_for_response(response, now=self.clock.now(), secrets=self.secrets)
+        return self.meant(meaning, response, body)
+
+    def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
+        """What the error says, None where the status says enough."""
+        code = self.code(response, body)
+        return self.codes.get(code) if code else None
+
+    def code(self, response: httpx.Response, body: Any) -> str:
+        """The API's own error code in an answer, "" for none."""
+        return ""
+
+    def meant(self, meaning: Meaning, response: httpx.Response, body: Any, words: str = "") -> Outcome:
+        words = words or words_of(body, self.secrets)
+        said = ": ".join(filter(None, (f"HTTP {response.status_code}", self.code(response, body), words)))
+        return outcome_of(meaning, said, words=words, retry_after=self.wait(response, body))
+
+    def wait(self, response: httpx.Response, body: Any) -> float | None:
+        """Seconds the API asks us to wait, None where it does not say."""
+        now = self.clock.now()
+        found = retry_delay(response.headers, now)
+        return reset_delay(response.headers, now) if found is None and response.status_code == 429 else found
+
+    def sent_all(self, addressing: Addressing, message_id: str, detail: str = "") -> dict[str, Outcome]:
+        return dict.fromkeys(addressing.recipients, sent_outcome(message_id, detail))
+
+
+def sent_outcome(message_id: str, detail: str = "") -> Outcome:
+    return Outcome(status="sent", reply=sent(message_id), detail=detail, provider_message_id=message_id)
+
+
+def secrets_of(settings: Any) -> tuple[str, ...]:
+    """The values that must never be seen: those of fields without a repr."""
+    found = (getattr(settings, f.name) for f in fields(settings) if not f.repr)
+    return tuple(value for value in found if isinstance(value, str))
+
+
+def without_empty(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Many APIs refuse an empty text, list or object."""
+    return {key: value for key, value in content.items() if value not in ("", [], {}, (), None)}
+
+
+def one_message_key(calls: Iterable[Call]) -> str:
+    """The idempotency key of a batch: the same for the same calls in the same order."""
+    import hashlib
+
+    return "batch-" + hashlib.sha256("\n".join(call.key for call in calls).encode()).hexdigest()[:48]
+
+
+def by_recipient(addressing: Addressing, found: Sequence[tuple[str, Outcome]], rest: Outcome) -> dict[str, Outcome]:
+    """Verdicts that an API gives by address, whatever the case it writes them in; `rest` for who is not named."""
+    loose = {address.lower(): outcome for address, outcome in found}
+    return {recipient: loose.get(recipient.lower(), rest) for recipient in addressing.recipients}
