@@ -27,7 +27,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--key", default=DEFAULT_KEY, help=f"what clients send as Bearer (default {DEFAULT_KEY})")
     parser.add_argument("--journal", type=Path, help="append a JSON line for each message to this file")
     parser.add_argument(
-        "--fail", type=_failure, action="append", default=[], help="503:3, 429:2,retry_after=30, hang:1 ..."
+        "--fail",
+        type=_failure,
+        action="append",
+        default=[],
+        help="503:3, 429:2,retry_after=30, hang:1 ...; sendgrid=429:3 for one provider",
     )
     return parser
 

@@ -5,7 +5,10 @@
 | `POST /send-email` | the simple shape: `to from subject body`, optionally `html cc bcc reply_to headers attachments` |
 | `POST /send-full` | the full shape: envelope and content side by side |
 | `POST /send-raw` | the raw shape, or message/rfc822 with `X-Envelope-From` and `X-Envelope-To` |
-| `GET`, `DELETE /sandbox/messages` | what was received; forget it, with the idempotency keys and the counters |
+| any, `/KIND/...` | the twin of that provider's API (`twins/`), with its paths below it |
+| `GET`, `DELETE /sandbox/messages` | what was received, `?kind=` of one API; forget it, with the keys and the counters |
+| `GET /`, `GET /sandbox/messages/ID` | the same for people, as pages |
+| `POST /sandbox/forget` | the button of that page: as DELETE, and back to it |
 | `POST`, `DELETE /sandbox/fail` | add a failure to the plan (`failures.py`); recover |
 | `GET /sandbox/stats` | counters and what is still planned |
 
@@ -26,17 +29,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from urllib.parse import parse_qs
 
 from bridge.model import split_address
 from bridge.sandbox.checks import load_object
-from bridge.sandbox.exchange import Refusal, Request, Response, json_response
+from bridge.sandbox.exchange import LARGE_BODY, Refusal, Request, Response, empty_response, json_response
 from bridge.sandbox.failures import Failure, failure_from
+from bridge.sandbox.masking import mask
+from bridge.sandbox.pages import failed_page, message_page, messages_page
 from bridge.sandbox.payloads import Reader, Submission, read_full, read_raw, read_simple
-from bridge.sandbox.state import State
+from bridge.sandbox.state import Received, State
+from bridge.sandbox.twinning import Twins
 
-LARGE_BODY = 256 * 1024  # from here on parsing, decoding and hashing are worth a thread
 MAX_KEY_CHARACTERS = 255
-_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_MESSAGE = "/sandbox/messages/"
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -49,21 +55,23 @@ _CODES = {
     500: "internal_error",
     503: "unavailable",
 }
-_PAGE = b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>The page cannot be shown</h1></body></html>\n"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
-    def __init__(self, *, key: str, state: State, max_recipients: int) -> None:
+    def __init__(self, *, key: str, state: State, twins: Twins, max_recipients: int) -> None:
         self._key = key.encode()
         self._state = state
+        self._twins = twins
         self._max_recipients = max_recipients
         self._routes: dict[str, dict[str, Handler]] = {
             "/send-email": {"POST": partial(self._send, read_simple)},
             "/send-full": {"POST": partial(self._send, read_full)},
             "/send-raw": {"POST": partial(self._send, read_raw)},
+            "/": {"GET": self._show_messages},
             "/sandbox/messages": {"GET": self._list_messages, "DELETE": self._clear},
+            "/sandbox/forget": {"POST": self._forget},
             "/sandbox/fail": {"POST": self._plan_failure, "DELETE": self._recover},
             "/sandbox/stats": {"GET": self._stats},
         }
@@ -76,6 +84,10 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         methods = self._routes.get(request.path)
+        if methods is None and request.path.startswith(_MESSAGE):
+            methods = {"GET": self._show_message}
+        if methods is None and self._twins.serves(request.path):
+            return await self._twins.answer(request)
         if methods is None:
             return Refusal(404, "not_found", "there is nothing at this path").response()
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -119,7 +131,7 @@ class Api:
             return refusal.response()
         first = self._state.remembered(key)
         if first is None:
-            received = self._state.record(submission, key=key, headers=mask(request.headers))
+            received = self._state.record(submission, key=key, headers=mask(request.headers, self._key.decode()))
             return _sent(received.id)
         fingerprint, message_id = first
         if fingerprint != submission.fingerprint:
@@ -130,11 +142,37 @@ class Api:
         return _sent(message_id)
 
     async def _list_messages(self, request: Request) -> Response:
-        return json_response({"messages": self._state.messages})
+        return json_response({"messages": self._messages(_kind(request))})
+
+    async def _show_messages(self, request: Request) -> Response:
+        kind = _kind(request)
+        return messages_page(self._messages(kind), self._state.plan.as_json(), kind)
+
+    async def _show_message(self, request: Request) -> Response:
+        wanted = request.path.removeprefix(_MESSAGE)
+        for message in self._state.messages:
+            if message.id == wanted:
+                return message_page(message)
+        raise Refusal(404, "not_found", "there is no such message, or it is no longer kept")
+
+    def _messages(self, kind: str) -> list[Received]:
+        return [message for message in self._state.messages if kind in ("", message.shape)]
+
+    async def _forget(self, request: Request) -> Response:
+        # A page of somebody else may post a form here too; browsers say so (RFC 6454 7).
+        origin = request.header("origin")
+        if origin and origin != f"http://{request.header('host')}":
+            raise Refusal(403, "forbidden", "this form belongs to another page")
+        self._forget_all()
+        return empty_response(303, ("Location", "/"))
 
     async def _clear(self, request: Request) -> Response:
-        self._state.clear()
+        self._forget_all()
         return json_response({"messages": []})
+
+    def _forget_all(self) -> None:
+        self._state.clear()
+        self._twins.clear()
 
     async def _plan_failure(self, request: Request) -> Response:
         try:
@@ -149,6 +187,10 @@ class Api:
 
     async def _stats(self, request: Request) -> Response:
         return json_response(self._state.stats())
+
+
+def _kind(request: Request) -> str:
+    return parse_qs(request.query).get("kind", [""])[0]
 
 
 def _sent(message_id: str) -> Response:
@@ -185,15 +227,11 @@ def _field_of(recipient: str, submission: Submission) -> str:
     return "to" if recipient in submission.to else "cc" if recipient in submission.cc else "bcc"
 
 
-def mask(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, "***" if name in _CREDENTIALS else value) for name, value in headers)
-
-
 def failed_response(failure: Failure) -> Response:
     """The answer to a message that is not taken. Status 0 where no answer comes at all."""
     wait = (("Retry-After", str(failure.retry_after)),) if failure.retry_after is not None else ()
     if failure.mode == "html":
-        return Response(status=failure.status or 200, body=_PAGE, content_type="text/html; charset=utf-8", headers=wait)
+        return failed_page(failure)
     if failure.mode != "status":
         return Response(status=0, spoil=failure)
     code = failure.code or ("recipient_unknown" if failure.recipient else _CODES.get(failure.status, "error"))

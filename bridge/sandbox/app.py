@@ -12,14 +12,18 @@ from bridge.sandbox.api import Api
 from bridge.sandbox.failures import Failure, parse_fail
 from bridge.sandbox.server import Server
 from bridge.sandbox.state import Journal, Received, State
+from bridge.sandbox.twinning import Twins
+from bridge.sandbox.twins import check_failure, kinds, twin_class
 
-MAX_BODY = 40 * 1024 * 1024
+MAX_BODY = 64 * 1024 * 1024  # SES takes 40 MB, and base64 makes them 54
 DEFAULT_KEY = "sandbox-key"
 DEFAULT_PORT = 8026
 
 
 class Sandbox:
     """A local REST email API: `async with Sandbox(key="k") as sandbox:` and send to `sandbox.url + "/send-email"`.
+
+    Or as to a provider: `sandbox.twin_url("sendgrid")` is where its twin is, with the paths of the real API below it.
 
     `journal` is a file that gets a JSON line for each message. `on_received` is called with each message as it is taken,
     on the event loop: it must be short and must not raise. At most `max_messages` messages, and 64 MiB, are kept.
@@ -45,7 +49,8 @@ class Sandbox:
         self._arrived = asyncio.Event()
         clock = clock or SystemClock()
         self._state = State(clock=clock, max_messages=max_messages, on_received=self._received)
-        api = Api(key=key, state=self._state, max_recipients=max_recipients)
+        self._twins = Twins(key=key, clock=clock, state=self._state)
+        api = Api(key=key, state=self._state, twins=self._twins, max_recipients=max_recipients)
         self._server = Server(api.answer, clock=clock, max_body=max_body)
 
     async def start(self) -> None:
@@ -75,6 +80,14 @@ class Sandbox:
         """Without a path; with the port in use once started."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
+    def twin_url(self, kind: str) -> str:
+        """Where the twin of this provider is: the base of its paths. Raises ValueError for an unknown kind."""
+        return f"{self.url}/{twin_class(kind).kind}"
+
+    def received(self, kind: str) -> list[Received]:
+        """What the twin of this provider took and is still kept, oldest first."""
+        return [received for received in self._state.messages if received.shape == kind]
+
     @property
     def messages(self) -> list[Received]:
         """What was taken and is still kept, oldest first."""
@@ -87,7 +100,9 @@ class Sandbox:
 
     def fail(self, failure: Failure | str) -> None:
         """Add to the plan: a `Failure`, or its text, `"503:3"`. Raises ValueError."""
-        self._state.plan.add(parse_fail(failure) if isinstance(failure, str) else failure)
+        planned = parse_fail(failure) if isinstance(failure, str) else failure
+        check_failure(planned)
+        self._state.plan.add(planned)
 
     def recover(self) -> None:
         """Forget all planned failures; a request that hangs already goes on hanging."""
@@ -96,6 +111,7 @@ class Sandbox:
     def clear(self) -> None:
         """Forget messages, idempotency keys and counters."""
         self._state.clear()
+        self._twins.clear()
 
     async def wait_for(self, count: int, *, seconds: float = 10.0) -> list[Received]:
         """Wait until `count` messages were taken in all; returns those kept. Raises TimeoutError."""
@@ -125,7 +141,7 @@ async def run_sandbox(
     failures: Iterable[Failure] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` gets the one line that says where. Raises OSError."""
+    """Serve until SIGTERM or SIGINT; `announce` gets the lines that say where, that of the API first. Raises OSError."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,7 +150,10 @@ async def run_sandbox(
     for failure in failures:
         sandbox.fail(failure)
     async with sandbox:
-        (announce or _print_line)(f"sandbox API on {sandbox.url}")
+        say = announce or _print_line
+        say(f"sandbox API on {sandbox.url}")
+        say(f"messages: {sandbox.url}/")
+        say(f"twins: {sandbox.url}/KIND for {', '.join(kinds())}")
         await stopping.wait()
 
 

@@ -10,14 +10,16 @@ import orjson
 from bridge.sandbox.failures import Failure
 
 JSON = "application/json"
+LARGE_BODY = 256 * 1024  # from here on parsing, decoding and hashing are worth a thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`path` is without the query; header names are lower-case and may repeat."""
+    """`path` is without the query, both as they came; header names are lower-case and may repeat."""
 
     method: str
     path: str
+    query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
@@ -31,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """`spoil` says how the answer fails to arrive as it should; None for an honest one."""
+    """`spoil` says how the answer fails to arrive as it should; None for an honest one. `content_type` "" leaves it out."""
 
     status: int
     body: bytes = b""
@@ -53,6 +55,31 @@ class Refusal(Exception):
     def response(self, *headers: tuple[str, str]) -> Response:
         error = {"code": self.code, "message": self.message, "field": self.field}
         return json_response({"error": error}, status=self.status, headers=headers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response as the documentation of an API shows it: `body` is JSON-able, or text, or None for an empty one."""
+
+    status: int
+    body: Any = None
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = ""  # "" is the one that fits the body
+
+    def response(self, *headers: tuple[str, str]) -> Response:
+        if self.body is None:
+            return Response(status=self.status, content_type=self.content_type, headers=(*self.headers, *headers))
+        is_text = isinstance(self.body, str)
+        return Response(
+            status=self.status,
+            body=self.body.encode() if is_text else orjson.dumps(self.body),
+            content_type=self.content_type or ("text/plain; charset=utf-8" if is_text else JSON),
+            headers=(*self.headers, *headers),
+        )
+
+
+def empty_response(status: int, *headers: tuple[str, str]) -> Response:
+    return Response(status=status, content_type="", headers=headers)
 
 
 def json_response(content: Any, *, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:

@@ -52,9 +52,8 @@ class Connection:
         if int(dict(headers).get("content-length", "0")) > max_body:
             raise _too_large(max_body)
         body = await self._read_body(max_body)
-        return Request(
-            method=self._method, path=_path(head.target.decode("ascii", "replace")), headers=headers, body=body
-        )
+        path, query = _split(head.target.decode("ascii", "replace"))
+        return Request(method=self._method, path=path, query=query, headers=headers, body=body)
 
     async def _read_body(self, max_body: int) -> bytes:
         body = bytearray()
@@ -75,8 +74,9 @@ class Connection:
     def render(self, response: Response, *, close: bool = False) -> bytes:
         """The bytes of the answer to the request read last."""
         headers = [
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
+            *([("Content-Type", response.content_type)] if response.content_type else []),
+            # RFC 9110 8.6: never with 204.
+            *([("Content-Length", str(len(response.body)))] if response.status != 204 else []),
             ("Date", formatdate(self.clock.now(), usegmt=True)),
             *response.headers,
             *([("Connection", "close")] if close else []),
@@ -126,12 +126,13 @@ def _too_large(max_body: int) -> Refusal:
     return Refusal(413, "too_large", f"the body is larger than {max_body} bytes")
 
 
-def _path(target: str) -> str:
-    """`/a?b` and `http://host/a?b` -> `/a` (RFC 9112 3.2.2: a server must accept the absolute form)."""
+def _split(target: str) -> tuple[str, str]:
+    """`/a?b` and `http://host/a?b` -> `/a` and `b` (RFC 9112 3.2.2: a server must accept the absolute form)."""
     scheme, separator, rest = target.partition("://")
     if separator and "/" not in scheme:
         target = "/" + rest.partition("/")[2]
-    return target.partition("?")[0]
+    path, _, query = target.partition("?")
+    return path, query
 
 
 def _reason(status: int) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import orjson
 
 from bridge.clock import Clock
+from bridge.sandbox.exchange import Response
 from bridge.sandbox.failures import FailurePlan
+from bridge.sandbox.mail import Mail
 from bridge.sandbox.payloads import Submission
 
 MAX_KEPT_BYTES = 64 * 1024 * 1024
@@ -22,7 +24,11 @@ MAX_KEYS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One message that was taken. `headers` are those of the request, with its credentials masked."""
+    """One message that was taken. `headers` are those of the request, with its credentials masked.
+
+    `shape` is that of the sandbox's own API, or the kind of the twin that took it; then `mail` is what it understood, and
+    `provider_id` what it told the client.
+    """
 
     id: str
     at: float
@@ -37,6 +43,8 @@ class Received:
     message_id: str
     payload: Mapping[str, Any]
     headers: tuple[tuple[str, str], ...]
+    mail: Mail | None = None
+    provider_id: str = ""
 
 
 class Journal:
@@ -85,6 +93,7 @@ class State:
         self._messages: deque[tuple[Received, int]] = deque()
         self._kept_bytes = 0
         self._keys: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str], tuple[str, Response]] = OrderedDict()
 
     @property
     def messages(self) -> list[Received]:
@@ -107,19 +116,45 @@ class State:
             payload=submission.payload,
             headers=headers,
         )
-        if self.journal:
-            self.journal.append(received)
-        self._keep(received)
         if key:
             self._remember(key, submission.fingerprint, received.id)
-        self.total += 1
-        if self._on_received:
-            self._on_received(received)
-        return received
+        return self._add(received)
+
+    def record_mail(
+        self, kind: str, mail: Mail, *, provider_id: str, payload: Any, headers: tuple[tuple[str, str], ...]
+    ) -> Received:
+        """A message that the twin of this kind took."""
+        received = Received(
+            id=f"msg_{secrets.token_hex(8)}",
+            at=self._clock.now(),
+            shape=kind,
+            idempotency_key=mail.idempotency_key,
+            sender=mail.sender,
+            to=tuple(email for email, _ in mail.to),
+            cc=tuple(email for email, _ in mail.cc),
+            bcc=mail.bcc,
+            recipients=mail.recipients,
+            subject=mail.subject,
+            message_id=mail.message_id,
+            payload=payload,
+            headers=headers,
+            mail=mail,
+            provider_id=provider_id,
+        )
+        return self._add(received)
 
     def remembered(self, key: str) -> tuple[str, str] | None:
         """Fingerprint and id of the message that was taken with this idempotency key."""
         return self._keys.get(key)
+
+    def remembered_answer(self, kind: str, key: str) -> tuple[str, Response] | None:
+        """Fingerprint of the request that this twin took with the key, and what it answered."""
+        return self._answers.get((kind, key))
+
+    def remember_answer(self, kind: str, key: str, fingerprint: str, response: Response) -> None:
+        self._answers[kind, key] = (fingerprint, response)
+        if len(self._answers) > MAX_KEYS:
+            self._answers.popitem(last=False)
 
     def stats(self) -> dict[str, Any]:
         return {
@@ -131,6 +166,15 @@ class State:
             "responses": {str(status): count for status, count in sorted(self.responses.items())},
             "plan": self.plan.as_json(),
         }
+
+    def _add(self, received: Received) -> Received:
+        if self.journal:
+            self.journal.append(received)
+        self._keep(received)
+        self.total += 1
+        if self._on_received:
+            self._on_received(received)
+        return received
 
     def _keep(self, received: Received) -> None:
         size = len(orjson.dumps(received))

@@ -17,6 +17,14 @@ from bridge.sandbox.failures import Failure, FailurePlan, failure_from, parse_fa
         ("slow:1,seconds=0.5", Failure(mode="slow", count=1, seconds=0.5)),
         ("lost", Failure(mode="lost")),
         ("html:1,status=502", Failure(mode="html", count=1, status=502)),
+        ("sendgrid=429:3", Failure(provider="sendgrid", status=429, count=3)),
+        ("sendgrid = hang : 1", Failure(provider="sendgrid", mode="hang", count=1)),
+        ("sendgrid=lost", Failure(provider="sendgrid", mode="lost")),
+        (
+            "sendgrid=unverified_sender:2,recipient=a@x.example",
+            Failure(provider="sendgrid", error="unverified_sender", count=2, recipient="a@x.example"),
+        ),
+        ("sendgrid.send=503", Failure(provider="sendgrid", target="send", status=503)),
         ("422:1,code=odd,recipient=a@x.example", Failure(status=422, count=1, code="odd", recipient="a@x.example")),
     ],
 )
@@ -43,6 +51,15 @@ def test_text_says_what_fails_and_how_often(text: str, failure: Failure) -> None
         ("503:1,colour=red", "unknown field 'colour'"),
         ("hang:1,status=503", "hang has no status"),
         ("html:1,status=204", "one with a body"),
+        ("pigeon=503", "unknown provider 'pigeon'; known: "),
+        ("=503", "no provider before the '='"),
+        ("sendgrid=", "unknown mode ''"),
+        ("sendgrid=explode:1", "unknown mode or error 'explode'; sendgrid has: bad_request"),
+        ("sendgrid.token=401", "unknown target 'token'; sendgrid has: send"),
+        ("sendgrid=503:1,code=odd", "code is for the sandbox's own API"),
+        ("503:1,error=odd", "needs the provider"),
+        ("503:1,target=token", "needs the provider"),
+        ("sendgrid=503:1,error=unauthorized", "no mode and no status"),
     ],
 )
 def test_text_that_cannot_be_used_is_quoted_with_the_reason(text: str, said: str) -> None:
@@ -97,6 +114,26 @@ def test_a_failure_for_one_recipient_leaves_the_others_alone() -> None:
     assert plan.take(("bob@x.example",)) is None
     assert plan.take(("bob@x.example", "ann@X.example")) is not None
     assert plan.take(("ann@x.example",)) is None
+
+
+def test_a_failure_of_one_provider_leaves_the_others_alone() -> None:
+    plan = FailurePlan()
+    plan.add(Failure(provider="sendgrid", status=429, count=1))
+    plan.add(Failure(status=503, count=2))
+
+    assert (plan.take(()) or Failure(mode="lost")).status == 503
+    assert (plan.take((), provider="sendgrid") or Failure(mode="lost")).status == 429
+    assert (plan.take((), provider="sendgrid") or Failure(mode="lost")).status == 503
+    assert plan.take((), provider="sendgrid") is None
+
+
+def test_what_sends_nothing_fails_only_when_it_is_named() -> None:
+    plan = FailurePlan()
+    plan.add(Failure(status=503))
+    plan.add(Failure(provider="msgraph", target="token", status=401))
+
+    assert plan.take((), provider="sendgrid", target="token") is None
+    assert (plan.take((), provider="msgraph", target="token") or Failure(mode="lost")).status == 401
 
 
 def test_the_plan_shows_what_is_left_without_the_parts_that_say_nothing() -> None:

@@ -38,14 +38,19 @@ def send(url: str) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_and_nothing_more_is_printed(number: signal.Signals) -> None:
+def test_a_signal_ends_it_with_0_and_only_where_it_is_was_printed(number: signal.Signals) -> None:
     with running("--fail", "503:1", "--fail", "hang") as (process, url):
+        assert process.stdout is not None
+        page, twins = process.stdout.readline(), process.stdout.readline()
         assert send(url) == 503
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))):  # an idle one does not keep it
             process.send_signal(number)
             out, err = process.communicate(timeout=10)
 
     assert (process.returncode, out, err) == (0, "", "")
+    assert page == f"messages: {url}/\n"
+    assert twins.startswith(f"twins: {url}/KIND for ")
+    assert "sendgrid" in twins
 
 
 def test_the_journal_survives_a_kill(tmp_path: Path) -> None:
@@ -69,6 +74,13 @@ def test_a_failure_that_cannot_be_parsed_is_explained() -> None:
 
     assert ended.returncode == 2
     assert "cannot use '503:x': count must be a number" in ended.stderr
+
+
+def test_a_failure_no_provider_has_is_explained_with_those_it_has() -> None:
+    ended = run("--fail", "sendgrid=explosion:1")
+
+    assert ended.returncode == 2
+    assert "'explosion'; sendgrid has: bad_request, unauthorized" in " ".join(ended.stderr.split())
 
 
 def test_a_port_in_use_is_said_in_one_line() -> None:
