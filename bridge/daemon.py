@@ -1,6 +1,6 @@
 """The composition root: builds the parts from the settings, starts them in order, stops them in reverse order.
 
-Only this module and `cli/` read the settings object; every part gets what it needs.
+Only this module, `wiring.py` and `cli/` read the settings object; every part gets what it needs.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import signal
 import ssl
 import time
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import structlog
 
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
-from bridge.config.providers import RestProvider as RestSection
 from bridge.config.settings import Settings
-from bridge.delivery.attempt import Dispatcher
+from bridge.delivery.choice import Dispatchers
+from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import RetryPolicy
-from bridge.delivery.runner import Recorder, Runner
+from bridge.delivery.runner import Runner
 from bridge.mime.parse import Limits as MimeLimits
 from bridge.mime.parse import parse
-from bridge.providers.base import Policy, Provider
-from bridge.providers.capture import CaptureProvider
 from bridge.smtp.auth import Authenticator, User
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
 from bridge.smtp.policy import Limits, ListenerPolicy
-from bridge.smtp.tls import CertificateError, make_context, self_signed
+from bridge.smtp.tls import make_context, self_signed
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 from bridge.submission import Rules, Submission
+from bridge.wiring import build_providers
 
 log: Any = structlog.get_logger()
 
@@ -89,7 +89,7 @@ class Daemon:
         self._stop.set()
 
     async def start(self) -> None:
-        """Raises ListenError, CertificateError, SpoolError, SpoolBusy; nothing is left open then."""
+        """Raises ListenError, CertificateError, ProviderError, SpoolError, SpoolBusy; nothing is left open then."""
         settings = self.settings
         log.info(
             "daemon.started",
@@ -104,8 +104,9 @@ class Daemon:
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         """Every part brings what closes it; they are closed in reverse order."""
         settings = self.settings
-        self.provider = build_provider(settings)
-        opened.push_async_callback(self.provider.aclose)
+        self.providers = build_providers(settings)
+        for provider in self.providers:
+            opened.push_async_callback(provider.aclose)
         self.auth = Authenticator(_users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
         opened.callback(self._close_listeners)
@@ -146,7 +147,7 @@ class Daemon:
         last_call = deadline - self.settings.smtp.shutdown_timeout * LAST_CALL
         await self._finish_sessions(last_call)
         # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
-        await self.dispatcher.drain(_left(last_call))
+        await self.dispatchers.drain(_left(last_call))
         for session in tuple(self.connections.sessions):
             session.stop(force=True)
         await self.submission.drain(_left(deadline))
@@ -221,11 +222,13 @@ class Daemon:
         )
         limits = MimeLimits(depth=settings.smtp.max_mime_depth, parts=settings.smtp.max_mime_parts)
         parse_email = functools.partial(parse, limits=limits)
-        self.dispatcher = Dispatcher(self.provider, degrade=settings.relay.degrade)
-        recorder = Recorder(self.spool, self.dispatcher, retry, clock)
+        self.dispatchers = Dispatchers(
+            [Dispatcher(provider) for provider in self.providers], degrade=settings.relay.degrade
+        )
+        recorder = Recorder(self.spool, retry, clock, timeout=self.dispatchers.timeout)
         self.runner = Runner(
             spool=self.spool,
-            dispatcher=self.dispatcher,
+            dispatchers=self.dispatchers,
             recorder=recorder,
             parse=parse_email,
             clock=clock,
@@ -233,9 +236,9 @@ class Daemon:
         )
         self.submission = Submission(
             spool=self.spool,
-            dispatcher=self.dispatcher,
+            dispatchers=self.dispatchers,
             recorder=recorder,
-            rules=_rules(settings, self.provider),
+            rules=_rules(settings),
             parse=parse_email,
             new_queue_id=new_queue_id,
             clock=clock,
@@ -302,82 +305,12 @@ def _smtp_limits(settings: Settings) -> Limits:
     )
 
 
-def _rules(settings: Settings, provider: Provider) -> Rules:
+def _rules(settings: Settings) -> Rules:
     return Rules(
-        # What capture takes is kept by the act of taking it; there is nothing to queue.
-        mode="auto" if provider.keeps_bodies else settings.relay.mode,
+        mode=settings.relay.mode,
         attempt_timeout=settings.relay.attempt_timeout,
         lifetime=settings.retry.expire,
         max_hops=settings.smtp.max_hops,
         max_header_size=settings.smtp.max_header_size,
         hostname=settings.hostname,
     )
-
-
-def build_provider(settings: Settings) -> Provider:
-    """The provider that all mail goes through."""
-    chosen = settings.provider[0]
-    policy = Policy(
-        concurrency=chosen.concurrency,
-        timeout=chosen.timeout,
-        on_unknown=chosen.on_unknown,
-        max_unknown=chosen.max_unknown,
-    )
-    if isinstance(chosen, RestSection):
-        return _rest(chosen, policy)
-    return CaptureProvider(chosen.name, policy)
-
-
-def _rest(chosen: RestSection, policy: Policy) -> Provider:
-    # Imported here: httpx and its engine cost a capturing bridge memory for nothing.
-    from bridge.providers.http import transport_for
-    from bridge.providers.rest import OutcomeRule, RestProvider, RestSettings
-
-    settings = RestSettings(
-        url=chosen.url,
-        method=chosen.method,
-        shape=chosen.shape,
-        body=chosen.body,
-        content_type=chosen.content_type,
-        auth=cast(Literal["none", "bearer", "basic", "header"], chosen.auth),
-        token=chosen.token.get_secret_value(),
-        username=chosen.username,
-        password=chosen.password.get_secret_value(),
-        header=chosen.header,
-        id=chosen.id,
-        idempotency_header=chosen.idempotency_header,
-        idempotent=chosen.idempotent,
-        headers={name: value.get_secret_value() for name, value in chosen.headers.items()},
-        outcomes=tuple(
-            OutcomeRule(
-                reply=rule.reply,
-                fault=rule.fault,
-                statuses=rule.status,
-                error=rule.error,
-                equals=rule.equals,
-                contains=rule.contains,
-            )
-            for rule in chosen.outcome
-        ),
-        max_size=chosen.max_size,
-    )
-    if chosen.ca_file:
-        _check_ca_file(chosen.ca_file)
-    transport = transport_for(
-        chosen.url,
-        policy,
-        proxy=chosen.proxy.get_secret_value(),
-        ca_file=chosen.ca_file,
-        keepalive_s=chosen.keepalive,
-    )
-    return RestProvider(chosen.name, policy, settings, transport=transport)
-
-
-def _check_ca_file(path: str) -> None:
-    """At start, so that it is one clear line and not the fate of every attempt. Raises CertificateError."""
-    from bridge.providers.trust import client_context
-
-    try:
-        client_context(path)
-    except OSError as error:  # ssl.SSLError is one
-        raise CertificateError(f"{path}: holds no certificates (PEM) to trust") from error

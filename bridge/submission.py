@@ -17,9 +17,11 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.delivery import verdict
-from bridge.delivery.attempt import Attempt, Dispatcher
+from bridge.delivery.attempt import Attempt
+from bridge.delivery.choice import Dispatchers
+from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried
-from bridge.delivery.runner import Recorder
 from bridge.mime.fields import header_exceeds, summary
 from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
 from bridge.model import Answer, Email, Envelope, Message, Origin, Peer
@@ -50,6 +52,7 @@ class Rules:
 class _Prepared:
     message: Message
     email: Email
+    dispatcher: Dispatcher
 
 
 class Submission:
@@ -59,7 +62,7 @@ class Submission:
         self,
         *,
         spool: Spool,
-        dispatcher: Dispatcher,
+        dispatchers: Dispatchers,
         recorder: Recorder,
         rules: Rules,
         parse: Callable[[bytes], Email],
@@ -68,7 +71,7 @@ class Submission:
         wake: Callable[[], None],
     ) -> None:
         self._spool = spool
-        self._dispatcher = dispatcher
+        self._dispatchers = dispatchers
         self._recorder = recorder
         self._rules = rules
         self._parse = parse
@@ -125,7 +128,7 @@ class Submission:
             prepared = await self._prepare(queue_id, envelope, content, origin)
             if isinstance(prepared, Reply):
                 answer = Answer(reply=prepared)
-            elif self._rules.mode == "queue":
+            elif self._mode(prepared.dispatcher.provider) == "queue":
                 answer = await self._queue(prepared.message)
             else:
                 answer = await self._attempt(prepared, peer, by_recipient)
@@ -153,10 +156,9 @@ class Submission:
         now = self._clock.now()
         raw = self._stamp(queue_id, envelope, content, origin, now)
         email = self._parse(raw)
-        if refusal := self._dispatcher.refusal(queue_id, email, envelope):
-            return refusal
-        if hidden := self._provider.not_shown(email, envelope.recipients):
-            log.info("message.addresses_not_shown", queue_id=queue_id, provider=self._provider.name, recipients=hidden)
+        chosen = self._dispatchers.accept(queue_id, email, envelope)
+        if isinstance(chosen, Reply):
+            return chosen
         message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)
         message = Message(
             queue_id=queue_id,
@@ -168,7 +170,7 @@ class Submission:
             message_id=message_id,
             subject=subject,
         )
-        return _Prepared(message=message, email=email)
+        return _Prepared(message=message, email=email, dispatcher=chosen)
 
     def _stamp(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin, now: float) -> bytes:
         hostname = self._rules.hostname
@@ -181,9 +183,9 @@ class Submission:
             message_id=f"<{queue_id}@{hostname}>",
         )
 
-    @property
-    def _provider(self) -> Provider:
-        return self._dispatcher.provider
+    def _mode(self, provider: Provider) -> Literal["auto", "queue", "direct"]:
+        """What capture takes is kept by the act of taking it; there is nothing to queue."""
+        return "auto" if provider.keeps_bodies else self._rules.mode
 
     async def _queue(self, message: Message) -> Answer:
         await self._spool.put(message)
@@ -194,7 +196,7 @@ class Submission:
 
     async def _attempt(self, prepared: _Prepared, peer: Peer, by_recipient: bool) -> Answer:
         message = prepared.message
-        attempt = self._dispatcher.begin(message, prepared.email, [message.envelope.recipients], waited=True)
+        attempt = prepared.dispatcher.begin(message, prepared.email, [message.envelope.recipients], waited=True)
         await self._wait(attempt)
         if attempt.task.done():
             return await self._verdict(message, attempt, peer, by_recipient)
@@ -212,13 +214,13 @@ class Submission:
             timeout=self._rules.attempt_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        if self._rules.mode == "direct" and not attempt.task.done():
+        if self._mode(attempt.provider) == "direct" and not attempt.task.done():
             attempt.close()
             await asyncio.wait({attempt.task})
 
     async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
         """Too slow: spool, say 250, and let the running attempt record its own result."""
-        self._dispatcher.tell(attempt)
+        attempt.tell()
         if attempt.withdraw():  # it was still waiting for a slot: it may as well wait in the queue
             return Answer(reply=GONE) if peer.gone else await self._queue(message)
         if peer.gone:
@@ -228,7 +230,7 @@ class Submission:
         lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
         pending, results = attempt.pending, self._results(attempt)
         try:
-            await self._spool.put(message, results=results, lease=lease, leased=pending, provider=self._provider.name)
+            await self._spool.put(message, results=results, lease=lease, leased=pending, provider=attempt.provider.name)
         except (SpoolFull, SpoolError):  # nowhere to leave it: the provider may still take it
             await asyncio.wait({attempt.task})
             return await self._verdict(message, attempt, peer, by_recipient)
@@ -244,7 +246,7 @@ class Submission:
 
     async def _finish_unspooled(self, message: Message, attempt: Attempt) -> None:
         await asyncio.wait({attempt.task})
-        await self._history(message, verdict.only_sent(self._results(attempt)))
+        await self._history(message, attempt.provider, verdict.only_sent(self._results(attempt)))
 
     def _results(self, attempt: Attempt) -> dict[str, Result]:
         expires_at = self._clock.now() + self._rules.lifetime
@@ -254,24 +256,26 @@ class Submission:
         """The attempt has ended in time: one answer (DESIGN 3.7), or one for each recipient."""
         results = self._results(attempt)
         if all(r.status == "sent" for r in results.values()):
-            await self._history(message, results)
+            await self._history(message, attempt.provider, results)
             return verdict.answer(message.queue_id, results, {})
-        self._dispatcher.tell(attempt)
-        keep = verdict.to_keep(results, mode=self._rules.mode, gone=peer.gone, by_recipient=by_recipient)
+        attempt.tell()
+        keep = verdict.to_keep(results, mode=self._mode(attempt.provider), gone=peer.gone, by_recipient=by_recipient)
         if keep:
             final = keep
-            keep = await self._put_rest(message, keep, by_recipient)
+            keep = await self._put_rest(message, attempt.provider, keep, by_recipient)
             self._recorder.tell(message.queue_id, final)
         if not keep:
-            await self._history(message, verdict.only_sent(results))
+            await self._history(message, attempt.provider, verdict.only_sent(results))
         return verdict.answer(message.queue_id, results, keep)
 
-    async def _put_rest(self, message: Message, keep: dict[str, Result], by_recipient: bool) -> dict[str, Result]:
+    async def _put_rest(
+        self, message: Message, provider: Provider, keep: dict[str, Result], by_recipient: bool
+    ) -> dict[str, Result]:
         """What is then in the spool. Raises SpoolFull, SpoolError, but where each recipient can hear its own 4xx instead."""
         try:
-            await self._spool.put(_only_to(message, keep), results=keep, provider=self._provider.name)
+            await self._spool.put(_only_to(message, keep), results=keep, provider=provider.name)
         except (SpoolFull, SpoolError) as error:
-            await self._history(message, verdict.only_sent(keep))
+            await self._history(message, provider, verdict.only_sent(keep))
             if not by_recipient and any(result.status in verdict.OPEN for result in keep.values()):
                 raise
             # Nothing is open, or who is open hears it: a 4xx for all would only mail those again that were sent.
@@ -281,9 +285,9 @@ class Submission:
             self._wake()
         return keep
 
-    async def _history(self, message: Message, results: Mapping[str, Result]) -> None:
+    async def _history(self, message: Message, provider: Provider, results: Mapping[str, Result]) -> None:
         if results:
-            keeps = self._provider.keeps_bodies
+            keeps = provider.keeps_bodies
             await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
     def _log(

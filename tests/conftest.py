@@ -46,10 +46,15 @@ StartDaemon = Callable[..., Any]
 
 @pytest.fixture
 async def start_daemon(tmp_path: Path) -> AsyncIterator[StartDaemon]:
-    """`await start_daemon(SMTP_BRIDGE_PROVIDER__KIND="capture", ...)` -> a running Daemon in this loop."""
+    """`await start_daemon(SMTP_BRIDGE_PROVIDER__KIND="capture", ...)` -> a running Daemon in this loop.
+
+    `config`: the text of a settings file, for what variables cannot say.
+    """
     running: list[Daemon] = []
 
-    async def start(clock: Any = None, **variables: str) -> Daemon:
+    async def start(clock: Any = None, *, config: str = "", **variables: str) -> Daemon:
+        if config:
+            (tmp_path / "config.toml").write_text(config)
         settings = load_settings(environ=environment(tmp_path, **variables), cwd=tmp_path)
         daemon = Daemon(settings, clock=clock)
         await daemon.start()

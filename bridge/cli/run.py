@@ -19,6 +19,7 @@ from bridge.daemon import Daemon
 from bridge.smtp.listener import ListenError
 from bridge.smtp.tls import CertificateError
 from bridge.spool.base import SpoolBusy, SpoolError
+from bridge.wiring import ProviderError
 
 log: Any = structlog.get_logger()
 
@@ -51,7 +52,7 @@ def run_settings(settings: Settings) -> int:
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_main(settings))
-    except (ListenError, CertificateError, SpoolError) as error:
+    except (ListenError, CertificateError, ProviderError, SpoolError) as error:
         certificate = "certificate: " if isinstance(error, CertificateError) else ""
         print(f"smtp-bridge: {certificate}{error}", file=sys.stderr)
         return _exit_code(error)

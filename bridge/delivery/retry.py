@@ -67,7 +67,7 @@ def dispose(
     if outcome.status in ("sent", "bounced"):
         return _result(outcome, provider)
     if outcome.status == "unknown":
-        if _must_hold(tried.unknowns + 1, policy, idempotent=idempotent):
+        if _must_hold(tried.unknowns + 1, policy, idempotent=idempotent and not outcome.keyless):
             return _result(outcome, provider, status="held", unknown=True)
         if now >= tried.expires_at:
             return _result(outcome, provider, status="expired")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from bridge.delivery.attempt import Dispatcher
+from bridge.delivery.choice import Dispatchers
+from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import RetryPolicy
-from bridge.delivery.runner import Recorder, Runner
+from bridge.delivery.runner import Runner
 from bridge.mime.addressing import address
 from bridge.mime.parse import parse
 from bridge.model import Addressing, Email, Envelope, Fault, Message, Outcome
-from bridge.providers.base import Policy, Provider, Unfit
+from bridge.providers.base import Call, Policy, Provider, Unfit
 from bridge.reply import Reply, sent
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
@@ -23,6 +27,18 @@ from bridge.spool.sqlite import SqliteSpool
 
 START = 1_800_000_000.0
 RAW = b"From: ann@example.com\r\nSubject: x\r\n\r\nx\r\n"
+
+
+@contextlib.contextmanager
+def every_line() -> Iterator[list[Any]]:
+    """What is logged at any level."""
+    before = structlog.get_config()["wrapper_class"]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
+    try:
+        with structlog.testing.capture_logs() as lines:
+            yield lines
+    finally:
+        structlog.configure(wrapper_class=before)
 
 
 class FakeClock:
@@ -39,7 +55,8 @@ class FakeClock:
         if event.is_set():
             return True
         over = asyncio.get_running_loop().create_future()
-        self._waiting.append((self._now + seconds, over))
+        waiting = (self._now + seconds, over)
+        self._waiting.append(waiting)
         if seconds <= 0:
             over.set_result(None)
         setting = asyncio.ensure_future(event.wait())
@@ -47,6 +64,7 @@ class FakeClock:
             await asyncio.wait({setting, over}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             setting.cancel()
+            self._waiting = [other for other in self._waiting if other is not waiting]
         return event.is_set()
 
     def advance(self, seconds: float) -> None:
@@ -54,34 +72,70 @@ class FakeClock:
         for due, over in self._waiting:
             if due <= self._now and not over.done():
                 over.set_result(None)
-        self._waiting = [(due, over) for due, over in self._waiting if not over.done()]
 
 
 Script = Callable[[Addressing], Any]  # an Outcome for all recipients, a mapping, or an awaitable of one
 
 
 class ScriptedProvider(Provider):
-    """Its nth answer is the nth call's, the last one that of all others. `calls_made`: (recipients, key)."""
+    """Its nth answer is the nth request's, the last one that of all others. `calls_made`: (recipients, key).
+
+    `requests`: for each the recipients of all its calls. An answer for a batch is one for all recipients of all its calls, or
+    a mapping by recipient, in which those may miss that get no verdict. `unfit_for`: subject -> Unfit.
+    """
 
     kind = "scripted"
 
-    def __init__(self, *answers: Any, idempotent: bool = False, separate: bool = False, **policy: Any) -> None:
-        super().__init__("scripted", Policy(**policy))
+    def __init__(
+        self,
+        *answers: Any,
+        name: str = "scripted",
+        idempotent: bool = False,
+        separate: bool = False,
+        max_batch: int = 1,
+        max_batch_bytes: int = 0,
+        batch_key: Callable[[Call], Hashable | None] = lambda call: "same",
+        unfit_for: Mapping[str, Unfit] | None = None,
+        repairs: tuple[str, ...] = (),
+        **policy: Any,
+    ) -> None:
+        super().__init__(name, Policy(**policy))
         self.idempotent = idempotent
         self.separate = separate
+        self.max_batch = max_batch
+        self.max_batch_bytes = max_batch_bytes
+        self.key_of = batch_key
+        self.unfit_for = unfit_for or {}
+        self.repaired = repairs
         self.answers = list(answers) or [SENT]
         self.calls_made: list[tuple[tuple[str, ...], str]] = []
+        self.requests: list[tuple[str, ...]] = []
         self.running = 0
         self.most = 0
 
     def unfit(self, email: Email, envelope: Envelope) -> Unfit | None:
-        return None
+        return self.unfit_for.get(email.subject)
+
+    def repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
+        return self.repaired
 
     def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
         return address(email, reverse_path, recipients, carries_envelope=not self.separate)
 
     async def send(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> Mapping[str, Outcome]:
         self.calls_made.append((addressing.recipients, key))
+        return await self._answer(addressing.recipients)
+
+    def batch_key(self, call: Call) -> Hashable | None:
+        return self.key_of(call)
+
+    async def send_many(self, calls: Sequence[Call]) -> Sequence[Mapping[str, Outcome]]:
+        self.calls_made += [(call.addressing.recipients, call.key) for call in calls]
+        answer = await self._answer(tuple(r for call in calls for r in call.addressing.recipients))
+        return [{r: answer[r] for r in call.addressing.recipients if r in answer} for call in calls]
+
+    async def _answer(self, recipients: tuple[str, ...]) -> Mapping[str, Outcome]:
+        self.requests.append(recipients)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.running += 1
         self.most = max(self.most, self.running)
@@ -90,7 +144,7 @@ class ScriptedProvider(Provider):
                 answer = await answer()
         finally:
             self.running -= 1
-        return answer if isinstance(answer, Mapping) else dict.fromkeys(addressing.recipients, answer)
+        return answer if isinstance(answer, Mapping) else dict.fromkeys(recipients, answer)
 
 
 SENT = Outcome(status="sent", reply=sent("1"))
@@ -105,29 +159,47 @@ def later(seconds: float, *, quota: bool = False) -> Outcome:
 
 
 class Bench:
-    """Spool, provider, runner. `run_until_quiet` lets everything happen that is due now."""
+    """Spool, providers, runner. `quiet` lets everything happen that is due now."""
 
-    def __init__(self, spool: SqliteSpool, clock: FakeClock, provider: ScriptedProvider, retry: RetryPolicy) -> None:
-        self.spool, self.clock, self.provider = spool, clock, provider
-        self.dispatcher = Dispatcher(provider)
-        self.recorder = Recorder(spool, self.dispatcher, retry, clock)
+    def __init__(
+        self,
+        spool: SqliteSpool,
+        clock: FakeClock,
+        providers: Sequence[ScriptedProvider],
+        retry: RetryPolicy,
+        *,
+        degrade: bool = False,
+    ) -> None:
+        self.spool, self.clock, self.provider = spool, clock, providers[0]
+        self.dispatchers = Dispatchers([Dispatcher(provider) for provider in providers], degrade=degrade)
+        self.dispatcher = self.dispatchers.first
+        self.recorder = Recorder(spool, retry, clock, timeout=self.dispatchers.timeout)
         self.runner = Runner(
-            spool=spool, dispatcher=self.dispatcher, recorder=self.recorder, parse=parse, clock=clock, owner="me"
+            spool=spool, dispatchers=self.dispatchers, recorder=self.recorder, parse=parse, clock=clock, owner="me"
         )
         self.task = asyncio.create_task(self.runner.run())
 
-    async def put(self, *recipients: str, lifetime: float = 86400.0) -> Message:
+    def message(self, *recipients: str, lifetime: float = 86400.0, subject: str = "x", size: int = 0) -> Message:
         now = self.clock.now()
-        message = Message(
+        return Message(
             queue_id=new_queue_id(),
             envelope=Envelope(reverse_path="ann@example.com", recipients=recipients or ("bob@example.org",)),
-            raw=RAW,
+            raw=RAW.replace(b"Subject: x", b"Subject: " + subject.encode()) + b"x" * size,
             created_at=now,
             expires_at=now + lifetime,
         )
+
+    async def put(self, *recipients: str, **named: Any) -> Message:
+        message = self.message(*recipients, **named)
         await self.spool.put(message)
         self.runner.wake()
         return message
+
+    async def put_together(self, *messages: Message) -> None:
+        """All are due before any of them is claimed."""
+        for message in messages:
+            await self.spool.put(message)
+        self.runner.wake()
 
     async def statuses(self) -> dict[str, str]:
         rows = await self.spool.list_messages()
@@ -169,7 +241,7 @@ class Bench:
     async def stop(self) -> None:
         self.runner.stop()
         await self.runner.drain(0)
-        await self.dispatcher.drain(0)
+        await self.dispatchers.drain(0)
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
@@ -196,13 +268,18 @@ async def spool(tmp_path: Path) -> AsyncIterator[SqliteSpool]:
 
 @pytest.fixture
 async def bench(spool: SqliteSpool, clock: FakeClock) -> AsyncIterator[Callable[..., Bench]]:
-    """`bench(answer, answer, ..., jitter=0)` -> a running Bench."""
+    """`bench(answer, answer, ..., jitter=0)` -> a running Bench; with `providers` instead of answers, with those."""
     made: list[Bench] = []
 
-    def make(*answers: Any, retry: RetryPolicy | None = None, **provider: Any) -> Bench:
-        made.append(
-            Bench(spool, clock, ScriptedProvider(*answers, **provider), retry or RetryPolicy(jitter=0, maximum=30))
-        )
+    def make(
+        *answers: Any,
+        providers: Sequence[ScriptedProvider] = (),
+        retry: RetryPolicy | None = None,
+        degrade: bool = False,
+        **provider: Any,
+    ) -> Bench:
+        providers = providers or [ScriptedProvider(*answers, **provider)]
+        made.append(Bench(spool, clock, providers, retry or RetryPolicy(jitter=0, maximum=30), degrade=degrade))
         return made[-1]
 
     yield make

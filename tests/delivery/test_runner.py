@@ -319,7 +319,7 @@ async def test_a_lease_that_cannot_be_renewed_does_not_stop_the_attempt(
         return SENT
 
     one = bench(wait, timeout=0.001)
-    monkeypatch.setattr("bridge.delivery.runner.LEASE_MARGIN_S", 0.01)
+    monkeypatch.setattr("bridge.delivery.recorder.LEASE_MARGIN_S", 0.01)
     refused = []
 
     async def refuse(*args: Any) -> Any:

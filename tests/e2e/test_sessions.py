@@ -29,7 +29,7 @@ async def all_sent(daemon: Any) -> bool:
 async def nothing_runs(daemon: Any) -> None:
     for raw in OPEN:
         raw.close()
-    await eventually(lambda: not (daemon.submission._tasks or daemon.dispatcher._tasks or daemon.runner._works))
+    await eventually(lambda: not (daemon.submission._tasks or daemon.dispatchers.first._tasks or daemon.runner._works))
 
 
 async def send_and_leave(daemon: Any, leave: Any, began: Any) -> None:
@@ -145,7 +145,7 @@ async def test_a_client_that_leaves_before_its_attempt_got_a_slot_has_sent_nothi
     first.send(WHOLE)
     await eventually(lambda: sandbox.messages)
 
-    await send_and_leave(daemon, Raw.close, lambda: len(daemon.dispatcher._tasks) == 2)
+    await send_and_leave(daemon, Raw.close, lambda: len(daemon.dispatchers.first._tasks) == 2)
     await first.expect(*TO_THE_DOT, "250 2.0.0 Ok: queued")
     first.close()
     await nothing_runs(daemon)

@@ -131,7 +131,7 @@ async def test_data_that_flows_is_not_cut_however_long_it_takes(start_daemon: An
 
 async def test_the_time_out_does_not_run_while_we_are_the_ones_who_take_long(start_daemon: Any) -> None:
     daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.2s")
-    provider = daemon.provider
+    (provider,) = daemon.providers
     send = provider.send
 
     async def slow(*args: Any, **named: Any) -> Any:
