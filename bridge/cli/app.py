@@ -66,18 +66,21 @@ def demo(
 def sandbox(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", help="The port; 0 takes a free one.", min=0, max=65535)] = 8026,
-    key: Annotated[str, typer.Option(metavar="KEY", help="What clients send as Bearer.")] = "sandbox-key",
+    key: Annotated[str, typer.Option(metavar="KEY", help="What clients authenticate with.")] = "sandbox-key",
     fail_: Annotated[
         list[str] | None,
         typer.Option(
-            "--fail", metavar="RULE", help="Fail as told: 503:3, 429:2,retry_after=30, hang:1 ...; more than once."
+            "--fail",
+            metavar="RULE",
+            help="Fail as told: 503:3, 429:2,retry_after=30, hang:1 ...; sendgrid=429:3 or"
+            " sendgrid=unverified_sender:1 for one provider; more than once.",
         ),
     ] = None,
     journal: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append a JSON line for each message to this file.")
     ] = None,
 ) -> None:
-    """Run the sandbox: a local REST email API to test against."""
+    """Run the sandbox: a local REST email API to test against, and stand-ins for the APIs of providers."""
     from bridge.sandbox import parse_fail, run_sandbox
 
     try:
@@ -91,12 +94,22 @@ def sandbox(
 
 
 @app.command()
-def check(config: ConfigOption = "", as_json: JsonOption = False) -> None:
+def check(
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask each provider whether it accepts the credentials; sends no mail.")
+    ] = False,
+) -> None:
     """Print what the settings come to, secrets masked; or a line for each mistake, and exit status 78."""
     from bridge.config.show import masked
 
     settings = settings_or_exit(config)
     check_certificate(settings)
+    if online:
+        from bridge.cli.online import check_online
+
+        raise typer.Exit(check_online(settings, as_json=as_json))
     shown = masked(settings)
     if as_json:
         sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")

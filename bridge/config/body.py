@@ -26,6 +26,7 @@ One person: {to_email} {to_name} (a call for each recipient, unless the body sho
 sender: {from} {from_email} {from_name} {from_object}.
 The mail: {subject} {body} (the text, or that of the HTML) {text} {html} {date} {message_id} {headers} (an object) \
 {header_list} {attachments} {alternatives} {raw} (all of it, in base64).
+What the header fields X-Bridge-Tag and X-Bridge-Metadata ask for: {tags} {metadata} (an object).
 The envelope: {envelope_from} {envelope_to}. The bridge: {id} and {key} (the same for every retry), {queue_id}.
 A placeholder alone in its text stands for the value itself, text, list or object, and its key is left out when that \
 is empty (not for {subject}, {body}, {envelope_from}). Inside longer text only texts and lists of texts fit; lists are \

@@ -13,7 +13,6 @@ from bridge.config.environ import overlay, unknown_variable, variables
 from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
 from bridge.config.machine import state_directory
 from bridge.config.named_files import UnusableFile, check_readable, find_file, read_secret
-from bridge.config.pending import PENDING_KINDS
 from bridge.config.places import Places
 from bridge.config.providers import KINDS
 from bridge.config.schema import keys_of, nearest, tables
@@ -153,8 +152,6 @@ class _Loading:
             self._say((*path, "kind"), f"is missing; one of {', '.join(KINDS)}")
         elif not isinstance(kind, str):
             self._say((*path, "kind"), f"must be text in quotes; one of {', '.join(KINDS)}")
-        elif kind in PENDING_KINDS:
-            self._say((*path, "kind"), f"'{kind}' is not available yet in this version; there is {' and '.join(KINDS)}")
         else:
             meant = nearest_kind(kind)
             hint = f"; did you mean '{meant}'?" if meant else f"; one of {', '.join(KINDS)}"
@@ -217,7 +214,7 @@ class _Loading:
 def nearest_kind(kind: str) -> str:
     import difflib
 
-    found = difflib.get_close_matches(kind.lower(), (*KINDS, *PENDING_KINDS), n=1)
+    found = difflib.get_close_matches(kind.lower(), KINDS, n=1)
     return found[0] if found else ""
 
 

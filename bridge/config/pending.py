@@ -26,8 +26,6 @@ PENDING: dict[str, Row] = {
     "relay.dedupe_window": _leave(0.0, 'at "0s"'),
     "relay.from": _leave("", "empty"),
     "relay.rewrite": _leave((), "out"),
-    "provider": (lambda providers: len(providers) < 2, "more than one provider is not available yet in this version"),
-    "provider.region": _leave("", "empty"),
     "provider.rate": _leave(None, "empty"),
     "provider.auth": (
         lambda auth: auth not in ("hmac", "oauth2"),
@@ -46,11 +44,6 @@ PENDING: dict[str, Row] = {
     "http.key": _leave((), "out"),
     "workers.count": _leave(1, "at 1"),
 }
-
-PENDING_KINDS: tuple[str, ...] = (
-    "sendgrid", "mailgun", "postmark", "ses", "resend", "brevo", "mailjet", "sparkpost", "mailersend", "mailtrap",
-    "mandrill", "smtp2go", "graph", "gmail", "azure", "scaleway", "zeptomail", "cloudflare", "postal", "smtp",
-)  # fmt: skip
 
 
 def not_available(key: str, value: object) -> str:

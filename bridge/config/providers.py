@@ -1,33 +1,35 @@
-"""The settings of the providers: what all kinds share, `rest` and `capture`. A new kind is a class here and a line in `KINDS`."""
+"""The settings of the providers: `rest` and `capture` stand here, the catalogue in `kinds.py`. `KINDS` names them all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
 from bridge.config.body import DESCRIPTION, Body
+from bridge.config.kinds import CATALOGUE
+from bridge.config.provider_base import (
+    AllowHttp,
+    CaFile,
+    Keepalive,
+    ProviderBase,
+    Proxy,
+    check_url,
+    kind_field,
+    url_problems,
+)
 from bridge.config.section import Problem, Section
 from bridge.config.types import (
-    Count,
-    Duration,
-    ExistingFile,
     HeaderName,
     JsonPointer,
     List,
-    MaybeRate,
-    Name,
-    PositiveDuration,
     ReplyText,
     Secret,
-    SecretUrl,
     Size,
     check_header_name,
     decode_json,
-    is_loopback,
     mask_url,
-    split_url,
 )
 from bridge.model import Fault
 from bridge.providers.template import check_template
@@ -36,38 +38,8 @@ from bridge.providers.template import check_template
 _RESERVED_HEADERS = frozenset({"content-length", "transfer-encoding", "connection", "host", "content-type"})
 
 
-class ProviderBase(Section):
-    table: ClassVar[str] = "provider"
-
-    name: Name = Field(
-        default="", description="What this provider is called in the log, the queue and the metrics. Empty: its kind."
-    )
-    kind: str = Field(description="rest: an API described below. capture: mail is kept and shown, and goes nowhere.")
-    region: str = Field(default="", description="The API's region, for the kinds that have several.")
-    rate: MaybeRate = Field(default=None, description='Calls per period at most, as in "10/s". Empty: no limit.')
-    concurrency: Count = Field(default=10, le=10_000, description="Calls at the same time, at most.")
-    timeout: PositiveDuration = Field(
-        default=30.0, description="How long one call may take, from connecting to the last byte."
-    )
-    on_unknown: Literal["retry", "hold"] = Field(
-        default="retry",
-        description="What to do when the answer to a call was lost, so that the mail may have been sent: "
-        "retry (may send it twice, unless `idempotent`) or hold (waits for the operator).",
-    )
-    max_unknown: Count = Field(
-        default=8, description="Lost answers per recipient, at most; then the recipient is held."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_after_its_kind(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not data.get("name"):
-            return {**data, "name": data.get("kind")}
-        return data
-
-
 class CaptureProvider(ProviderBase):
-    kind: Literal["capture"] = Field(description=ProviderBase.model_fields["kind"].description)
+    kind: Literal["capture"] = kind_field()
 
 
 def _statuses(statuses: tuple[int, ...]) -> tuple[int, ...]:
@@ -119,21 +91,6 @@ class OutcomeRule(Section):
             yield "reply", f"a fault of the {self.fault} never bounces mail; give a 4xx"
 
 
-def _check_url(url: str) -> str:
-    parts = split_url(url)
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds credentials; give them with 'auth', 'username' and 'password'")
-    if parts.fragment:
-        raise ValueError("ends in a #fragment, which is never sent")
-    return url
-
-
-def _check_proxy(proxy: SecretStr) -> SecretStr:
-    if proxy.get_secret_value():
-        split_url(proxy.get_secret_value())
-    return proxy
-
-
 def _check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name in headers:
         check_header_name(name)
@@ -151,8 +108,8 @@ def _table_from_text(value: Any) -> Any:
 class RestProvider(ProviderBase):
     """Any API that takes a mail in one request: no code needed."""
 
-    kind: Literal["rest"] = Field(description=ProviderBase.model_fields["kind"].description, examples=["rest"])
-    url: Annotated[str, AfterValidator(_check_url), PlainSerializer(mask_url, return_type=str)] = Field(
+    kind: Literal["rest"] = kind_field()
+    url: Annotated[str, AfterValidator(check_url), PlainSerializer(mask_url, return_type=str)] = Field(
         description="The whole address that mail is sent to; https, except to this machine or with `allow_http`.",
         examples=["https://mail.example.com/send-email"],
     )
@@ -194,29 +151,22 @@ class RestProvider(ProviderBase):
     max_size: Size = Field(
         default=0, description="The largest message the API takes; a larger one is refused. 0: no limit."
     )
-    keepalive: Duration = Field(
-        default=5.0, description="How long an unused connection is kept for the next call. 0: not at all."
-    )
-    ca_file: ExistingFile = Field(default="", description="Certificates (PEM) to trust besides the system's.")
-    proxy: Annotated[SecretUrl, AfterValidator(_check_proxy)] = Field(
-        default=SecretStr(""), description="The HTTP proxy's address. Empty: the usual environment variables decide."
-    )
-    allow_http: bool = Field(
-        default=False, description="Allow http:// to other machines: mail and credentials cross the network in clear."
-    )
+    keepalive: Keepalive = 5.0
+    ca_file: CaFile = ""
+    proxy: Proxy = SecretStr("")
+    allow_http: AllowHttp = False
     outcome: tuple[OutcomeRule, ...] = Field(
         default=(), description="What a response means, where it differs from the usual. The first match wins."
     )
 
     def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
         yield from self._address_problems()
         yield from self._content_problems()
         yield from self._credential_problems()
 
     def _address_problems(self) -> Iterator[Problem]:
-        parts = split_url(self.url)
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname or ""):
-            yield "url", "is http:// to another machine; use https://, or set allow_http = true"
+        yield from url_problems(self.url, allow_http=self.allow_http)
         ours = "Authorization" if self.auth in ("bearer", "basic") else ""
         names = [name.lower() for name in (self.header, self.idempotency_header, ours, *self.headers) if name]
         if len(set(names)) < len(names):
@@ -252,5 +202,9 @@ class RestProvider(ProviderBase):
             yield "username", "holds a colon, which basic authentication cannot carry (RFC 7617 2)"
 
 
-KINDS: dict[str, type[ProviderBase]] = {"rest": RestProvider, "capture": CaptureProvider}
-Provider = Annotated[RestProvider | CaptureProvider, Field(discriminator="kind")]
+_SECTIONS: tuple[type[ProviderBase], ...] = (RestProvider, CaptureProvider, *CATALOGUE)
+KINDS: dict[str, type[ProviderBase]] = {get_args(s.model_fields["kind"].annotation)[0]: s for s in _SECTIONS}
+if TYPE_CHECKING:
+    Provider = ProviderBase
+else:
+    Provider = Annotated[Union[tuple(KINDS.values())], Field(discriminator="kind")]  # noqa: UP007 made of a tuple

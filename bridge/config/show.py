@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
@@ -101,6 +101,34 @@ def _table_lines(name: str, field: FieldInfo, classes: tuple[type[Section], ...]
             yield from _key_lines(name, key, each)
     for one in inner:
         yield from _table_lines(one[0], one[1], one[2], many=one[3])
+    yield from _other_kinds(name, section, classes)
+
+
+def _other_kinds(name: str, main: type[Section], classes: tuple[type[Section], ...]) -> Iterator[str]:
+    """The kinds of a table beside the one that was shown: what they must be given, and keys that no other had before them."""
+    shown = {(key, field.description) for key, field in fields(main).items()}
+    for section in classes:
+        needed = set(getattr(section, "needs", ()))
+        mine = {
+            key: field
+            for key, field in fields(section).items()
+            if key != "kind" and (key in needed or (key, field.description) not in shown)
+        }
+        if section is main or not mine:
+            continue
+        shown |= {(key, field.description) for key, field in mine.items()}
+        yield from ("", f"#[[{name}]]", f"#kind = {_toml(_kind_of(section))}")
+        for key, field in mine.items():
+            yield from _key_lines(name, key, field)
+
+
+def _kind_of(section: type[Section]) -> str:
+    return str(get_args(section.model_fields["kind"].annotation)[0])
+
+
+def toml_default(key: str, field: FieldInfo) -> str:
+    """What stands for a key in an example: its default, or an example of a value."""
+    return _toml(_shown_value(key, field))
 
 
 def _key_lines(table: str, key: str, field: FieldInfo) -> Iterator[str]:

@@ -147,7 +147,7 @@ CREDENTIALS = [
 ]
 CONTENT = [
     ("url = 'http://api.example/'", ["url: is http:// to another machine; use https://, or set allow_http = true"]),
-    ("url = 'https://u@api.example/'", ["url: holds credentials; give them with 'auth', 'username' and 'password'"]),
+    ("url = 'https://u@api.example/'", ["url: holds credentials; give them with keys of their own"]),
     ("url = 'https://api.example/#x'", ["url: ends in a #fragment, which is never sent"]),
     ("shape = 'full'\nbody = {to = '{to}', text = '{text}'}", ["body: give either 'shape' or 'body'"]),
     ("content_type = 'message/rfc822'", ['content_type: is "message/rfc822" only with shape = "raw"']),
@@ -249,8 +249,6 @@ LATER = {
     "relay.dedupe_window": ("[relay]\ndedupe_window = {}\n", "'0s'", "'1h'"),
     "relay.from": ("[relay]\nfrom = {}\n", "''", "'a@example.com'"),
     "relay.rewrite": ("[relay]\nrewrite = {}\n", "[]", "[{sender = 'a@*', from = 'b@example.com'}]"),
-    "provider": ("[[provider]]\nkind = 'capture'\n{}", "", CAPTURE + "name = 'b'\n"),
-    "provider.region": (CAPTURE + "region = {}\n", "''", "'eu'"),
     "provider.rate": (CAPTURE + "rate = {}\n", "''", "'10/s'"),
     "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
     "route": ("route = {}\n", "[]", "[{providers = ['a']}]"),

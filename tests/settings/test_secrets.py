@@ -209,7 +209,7 @@ def test_no_secret_is_seen_in_good_settings(folder: Folder) -> None:
 
 WRONG_PLACES = [
     f"[[provider]]\nkind = '{SECRET}'\n",
-    f"[[provider]]\nkind = 'sendgrid'\napi_key = '{SECRET}'\n",
+    f"[[provider]]\nkind = 'sendgrid'\napi_ky = '{SECRET}'\n",
     *(
         f"{REST}{key} = '{SECRET}\u2100 {SECRET}'\n"
         for key in (

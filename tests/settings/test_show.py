@@ -169,7 +169,7 @@ def test_the_least_that_sends_mail_does(folder: Folder) -> None:
 def test_the_example_says_what_is_not_available_yet() -> None:
     text = " ".join(example().replace("##", "").split())
 
-    assert text.count("Not available yet.") == len(PENDING) - 3  # provider, provider.auth and spool.url are in part
+    assert text.count("Not available yet.") == len(PENDING) - 2  # provider.auth and spool.url are in part
 
 
 def test_the_example_names_every_placeholder_of_a_body(folder: Folder) -> None:
