@@ -44,10 +44,15 @@ def parameter_field(name: str, value: str, params: Mapping[str, str]) -> bytes:
 
 def _words(text: str) -> Iterator[str]:
     """The text itself when it can stand there; else as encoded words, whole, for a reader joins them without a blank."""
-    if text.isascii() and "=?" not in text and all(len(word) < MAX_LINE // 2 for word in text.split(" ")):
+    if _bare(text) and all(len(word) < MAX_LINE // 2 for word in text.split(" ")):
         yield from text.split(" ")
     else:
         yield from encoded_words(text)
+
+
+def _bare(text: str) -> bool:
+    """Whether it can stand there as it is; `{{` is a mark of template languages that some APIs run over headers."""
+    return text.isascii() and "=?" not in text and "{{" not in text
 
 
 def encoded_words(text: str) -> Iterator[str]:
@@ -77,7 +82,7 @@ def _mailbox(mailbox: Mailbox) -> list[str]:
 
 
 def _phrase(name: str) -> Iterable[str]:
-    if not name.isascii() or "=?" in name or len(name) > MAX_LINE // 2:
+    if not _bare(name) or len(name) > MAX_LINE // 2:
         return encoded_words(name)
     if _ATOMS.fullmatch(name):
         return [name]

@@ -117,12 +117,13 @@ def _bodies(email: Email, needs: Needs, notes: list[str]) -> dict[str, str]:
         notes.append("empty body filled with a blank")
         text = text or " "
     if needs.least_text:
+        text = "" if html.strip() and not text.strip() else text
         text, html = (_long_enough(body, needs.least_text, notes) for body in (text, html))
     return {"text": text, "html": html}
 
 
 def _long_enough(body: str, least: int, notes: list[str]) -> str:
-    if 0 < len(body.strip()) < least:
+    if body and len(body.strip()) < least:
         notes.append(f"body of less than {least} characters padded")
         return f"{body.rstrip()}\n\n{'.' * (least - len(body.strip()))}\n"
     return body

@@ -26,7 +26,7 @@ from bridge.mime.rewrite import with_from, with_recipients, without_fields
 from bridge.mime.seven_bit import to_seven_bit
 from bridge.model import Addressing, Email, Envelope, Mailbox, Outcome
 from bridge.providers.answers import is_html, json_of, reset_delay, retry_delay, words_of
-from bridge.providers.base import Call, Policy, Unfit
+from bridge.providers.base import Call, Policy, Unfit, Verified
 from bridge.providers.display import sender_of
 from bridge.providers.features import NOTHING, Features, Readers, read_features
 from bridge.providers.http import HttpProvider
@@ -97,6 +97,7 @@ class ApiProvider(HttpProvider):
     readers: ClassVar[Readers] = {}  # header fields that name a feature
     codes: ClassVar[Mapping[str, Meaning]] = {}  # the API's own error codes
     max_concurrency: ClassVar[int] = 0  # calls at once that the API bears, at most; 0: as many as the settings say
+    probe_wants_more: ClassVar[bool] = False  # the probe needs a permission that sending does not
     notes: ClassVar[tuple[str, ...]] = ()  # what else people should know, a sentence each, for the documentation
     Settings: ClassVar[type[ApiSettings]] = ApiSettings
 
@@ -289,6 +290,11 @@ class ApiProvider(HttpProvider):
         now = self.clock.now()
         found = retry_delay(response.headers, now)
         return reset_delay(response.headers, now) if found is None and response.status_code == 429 else found
+
+    def read_probe(self, response: httpx.Response) -> Verified:
+        if response.status_code == 403 and self.probe_wants_more:
+            return Verified(ok=None, text="the key is known, but may not ask (HTTP 403); it may still send")
+        return super().read_probe(response)
 
     def sent_all(self, addressing: Addressing, message_id: str, detail: str = "") -> dict[str, Outcome]:
         return dict.fromkeys(addressing.recipients, sent_outcome(message_id, detail))

@@ -50,7 +50,8 @@ def mail_from_mime(raw: bytes, recipients: Sequence[str] | None, *, envelope_sen
     to, cc, hidden = (_mailboxes(message, name) for name in ("to", "cc", "bcc"))
     sender, sender_name = next(iter(_mailboxes(message, "from")), ("", ""))
     shown = {email.lower() for email, _ in to + cc}
-    mailed = _unique([email for email, _ in to + cc + hidden] if recipients is None else recipients)
+    named = [email for email, _ in to + cc + hidden]
+    mailed = _unique(named) if recipients is None else tuple(dict.fromkeys(recipients))
     text, html, attachments = _content(message)
     return Mail(
         sender=sender,
