@@ -38,7 +38,8 @@ class Smtp2go(ApiProvider):
         Form(name="json", carries=Carries(type_parameters=False, max_size=50_000_000)),
     )
     raw_envelope = False  # mailed are those of To and Cc
-    caps = raw_caps = Caps(to=100, cc=100, bcc=100)
+    caps = Caps(to=100, cc=100, bcc=100)
+    raw_caps = Caps(to=100, cc=100, bcc=100, once=True)  # they are read from the header, where case counts for nobody
     needs = Needs(
         subject=True,
         body=True,
