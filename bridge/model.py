@@ -107,7 +107,9 @@ class Outcome:
     provider_message_id: str = ""
     retry_after: float | None = None  # seconds the provider asked us to wait
     quota: bool = False  # a used-up quota may wait up to a day, other waits up to retry.maximum
-    keyless: bool = False  # unknown, and another attempt would carry a key the provider does not know: it may mail twice
+    keyless: bool = (
+        False  # unknown, and another attempt would carry a key the provider does not know: it may mail twice
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

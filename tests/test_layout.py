@@ -70,7 +70,11 @@ def test_only_the_daemon_and_the_cli_read_the_settings() -> None:
         module_name(path) for path in MODULES if any(name.startswith("bridge.config") for name in imports_of(path))
     }
 
-    outside = {name for name in readers if not name.startswith(("bridge.cli", "bridge.config", "bridge.daemon", "bridge.wiring"))}
+    outside = {
+        name
+        for name in readers
+        if not name.startswith(("bridge.cli", "bridge.config", "bridge.daemon", "bridge.wiring"))
+    }
     assert outside == set()
 
 

@@ -239,13 +239,13 @@ class HttpProvider(Provider):
             found = await self.converse_batch(calls, exchange)
         except Exception as exc:  # as in _call
             outcome = self._failure(exc, exchange, calls[0].queue_id)
-            # A later call carries another key than the batch did.
-            outcome = replace(outcome, keyless=True) if outcome.status == "unknown" else outcome
+            outcome = _keyless(outcome)
             return [dict.fromkeys(call.addressing.recipients, outcome) for call in calls]
         if found is None:
             half = len(calls) // 2
             return [*await self._batch(calls[:half], deadline), *await self._batch(calls[half:], deadline)]
-        return [_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True)]
+        complete = (_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True))
+        return [{r: _keyless(outcome) for r, outcome in outcomes.items()} for outcomes in complete]
 
     # --- credentials, without a mail
 
@@ -299,3 +299,8 @@ class HttpProvider(Provider):
 def _complete(outcomes: Mapping[str, Outcome], call: Call) -> dict[str, Outcome]:
     missing = unknown("the answer names no verdict for this recipient")
     return {r: outcomes.get(r, missing) for r in call.addressing.recipients}
+
+
+def _keyless(outcome: Outcome) -> Outcome:
+    """Of a batch: a later call carries another key than the batch did."""
+    return replace(outcome, keyless=True) if outcome.status == "unknown" else outcome
