@@ -21,7 +21,7 @@ from bridge.clock import Clock
 from bridge.mime.addressing import NO_CAPS, Caps, address, capped, unseen
 from bridge.mime.fidelity import IMPOSSIBLE, Form, Loss, choose, losses
 from bridge.mime.fields import strip_bcc
-from bridge.mime.repair import SIGNATURES, Needs, repaired
+from bridge.mime.repair import SIGNATURES, Needs, matches, repaired
 from bridge.mime.rewrite import with_from, with_recipients, without_fields
 from bridge.mime.seven_bit import to_seven_bit
 from bridge.model import Addressing, Email, Envelope, Mailbox, Outcome
@@ -173,10 +173,12 @@ class ApiProvider(HttpProvider):
         return (*dropped, *self.mended(email)[1])
 
     def _raw_repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
-        names = {name.lower() for name, _ in email.headers}
+        signatures = dict.fromkeys(name for name, _ in email.headers if matches(name.lower(), SIGNATURES))
         found = [] if email.sender.email else ["From added, the mail had none"]
-        if not self.raw_envelope and names & SIGNATURES:
-            found.append("DKIM-Signature dropped, the recipient headers are written anew")
+        if not self.raw_envelope:
+            found += [f"{name} dropped, the recipient headers are written anew" for name in signatures]
+        elif self.raw_drops & SIGNATURES:
+            found += [f"{name} dropped, the provider signs the mail anew" for name in signatures]
         if self.raw_seven_bit and not email.raw.isascii():
             found.append("8-bit content encoded as 7-bit")
         return tuple(found)
