@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 from bridge.model import Attachment, Email
@@ -119,6 +120,9 @@ def _bodies(email: Email, needs: Needs, notes: list[str]) -> dict[str, str]:
     if needs.least_text:
         text = "" if html.strip() and not text.strip() else text
         text, html = (_long_enough(body, needs.least_text, notes) for body in (text, html))
+    if needs.html and not html.strip():
+        notes.append("HTML made from the text, the provider wants some")
+        html = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
     return {"text": text, "html": html}
 
 
