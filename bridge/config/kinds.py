@@ -141,6 +141,10 @@ class SparkpostProvider(ApiKeyProvider):
 
 class MailersendProvider(ApiKeyProvider):
     kind: Literal["mailersend"] = kind_field()
+    custom_headers: bool = Field(
+        default=False,
+        description="The plan takes header fields of the mail's own (Professional and up); else they are left out.",
+    )
 
 
 class MailtrapProvider(ApiKeyProvider):
