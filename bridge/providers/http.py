@@ -244,8 +244,13 @@ class HttpProvider(Provider):
         if found is None:
             half = len(calls) // 2
             return [*await self._batch(calls[:half], deadline), *await self._batch(calls[half:], deadline)]
-        complete = (_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True))
-        return [{r: _keyless(outcome) for r, outcome in outcomes.items()} for outcomes in complete]
+        complete = [_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True)]
+        return [
+            await self._each_alone(call, deadline)
+            if len(outcomes) > 1 and self.refused_together(outcomes, call.addressing)
+            else {r: _keyless(outcome) for r, outcome in outcomes.items()}
+            for call, outcomes in zip(calls, complete, strict=True)
+        ]
 
     # --- credentials, without a mail
 
