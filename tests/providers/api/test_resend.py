@@ -97,7 +97,7 @@ class TestResend(ApiContract):
         assert [len(mail.recipients) for mail in bench.mails] == [50, 10]
 
     async def test_tags_and_metadata_get_names_and_only_the_letters_that_are_taken(self, bench: Bench) -> None:
-        message = mails.build(X_Bridge_Tag="welcome, new users", X_Bridge_Metadata="order no=17.5")
+        message = mails.build(X_Bridge_Tag="welcome, new users", X_Bridge_Metadata="order no=17.5; shop=")
         mail = await bench.received(message)
 
         assert mail.metadata == {"tag": "welcome", "tag-2": "new_users", "order_no": "17_5"}
@@ -106,6 +106,7 @@ class TestResend(ApiContract):
             "tag 'new users' sent as new_users",
             "tag 'order no' sent as order_no",
             "tag '17.5' sent as 17_5",
+            "metadata 'shop' without a value not taken",
         )
 
     async def test_a_key_of_the_mail_itself_does_not_stand_beside_ours(self, bench: Bench) -> None:
