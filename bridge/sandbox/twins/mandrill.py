@@ -24,6 +24,7 @@ from bridge.sandbox.twins.schema import (
     Fields,
     Flag,
     Items,
+    Kind,
     PayloadError,
     Table,
     Text,
@@ -34,6 +35,10 @@ _FILE = Fields({"type": _NAME, "name": Text(least=1, one_line=True, ascii=True),
 _IMAGE = Fields({"type": Text(pattern=r"image/[\w.+-]+"), "name": _NAME, "content": Base64()})
 _TAG = Text(most=50, pattern=r"[^_].*")
 _TO = Fields({"email": Text(one_line=True)}, {"name": Text(one_line=True), "type": Text(one_of=("to", "cc", "bcc"))})
+_SWITCHES: dict[str, Kind] = dict.fromkeys(
+    "important track_opens track_clicks auto_text auto_html inline_css preserve_recipients view_content_link merge".split(),
+    Flag(),
+)
 _MESSAGE = Fields(
     {"from_email": Address(), "to": Items(_TO, least=1)},
     {
@@ -42,11 +47,7 @@ _MESSAGE = Fields(
         "subject": Text(one_line=True),
         "from_name": Text(one_line=True),
         "headers": Table(Text(one_line=True), key=r"[!-9;-~]+"),
-        **{
-            name: Flag()
-            for name in ("important", "track_opens", "track_clicks", "auto_text", "auto_html", "inline_css")
-        },
-        **{name: Flag() for name in ("preserve_recipients", "view_content_link", "merge")},
+        **_SWITCHES,
         "bcc_address": Address(),
         "subaccount": _NAME,
         "tags": Items(_TAG),
@@ -55,7 +56,7 @@ _MESSAGE = Fields(
         "images": Items(_IMAGE),
     },
 )
-_OPTIONS = {"async": Flag(), "ip_pool": _NAME, "send_at": Text()}
+_OPTIONS: dict[str, Kind] = {"async": Flag(), "ip_pool": _NAME, "send_at": Text()}
 SEND = Fields({"key": Text(), "message": _MESSAGE}, _OPTIONS)
 SEND_RAW = Fields(
     {"key": Text(), "raw_message": Text(least=1)},
