@@ -114,6 +114,8 @@ class Cloudflare(ApiProvider):
 
     def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
         """The message is a code as well: `email.sending.error.email.sender_not_configured`."""
+        if response.status_code >= 500:
+            return None
         words = words_of(body).lower()
         if "quota" in words:
             return Meaning.QUOTA

@@ -78,7 +78,7 @@ class Cloudflare(Twin):
             raise self.error("unauthorized")
 
     def error_body(self, status: int, message: str = "") -> Response:
-        return _answer(status, 10001, message or "error").response()
+        return _answer(status, 10002 if status >= 500 else 10001, message or "error").response()
 
     def invalid(self, error: PayloadError) -> Response:
         return self.errors["invalid_request_schema"].response()
