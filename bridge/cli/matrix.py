@@ -17,7 +17,7 @@ from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
 from bridge.providers.api import ApiProvider
 from bridge.providers.catalogue import KINDS, adapter
-from bridge.units import format_size
+from bridge.providers.features import ignored
 
 _HEAD = """\
 # Providers
@@ -66,7 +66,7 @@ def _table() -> Iterator[str]:
             " / ".join(dict.fromkeys(_size(form.carries) for form in cls.forms)),
             str(cls.max_batch),
             "yes" if cls.idempotent else "no",
-            "yes" if cls.readers else "no",
+            "yes" if _own_fields(cls) else "no",
         )
         yield f"| {' | '.join(cells)} |"
     yield ""
@@ -88,7 +88,12 @@ def _caps(caps: Caps) -> str:
 
 
 def _size(carries: Carries) -> str:
-    return format_size(carries.max_size) if carries.max_size else "no limit known"
+    return _megabytes(carries.max_size) if carries.max_size else "no limit known"
+
+
+def _megabytes(size: int) -> str:
+    """`2.8 MB`; never more than it is."""
+    return f"{size // 100_000 / 10:g} MB"
 
 
 def _provider(cls: type[ApiProvider], section: type[ProviderBase]) -> str:
@@ -123,7 +128,7 @@ def _facts(cls: type[ApiProvider]) -> Iterator[str]:
         mended = list(_mended(cls.needs))
         yield f"- Mended (JSON): {'; '.join(mended)}."
     if cls.max_batch > 1:
-        limit = f", {format_size(cls.max_batch_bytes)} at most" if cls.max_batch_bytes else ""
+        limit = f", {_megabytes(cls.max_batch_bytes)} at most" if cls.max_batch_bytes else ""
         yield f"- Batches: up to {cls.max_batch} messages in a call{limit}; `batch = 1` turns them off."
     yield f"- Retries: {_retries(cls)}"
     yield f"- Header fields: {_fields(cls)}"
@@ -176,8 +181,13 @@ def _retries(cls: type[ApiProvider]) -> str:
 
 
 def _fields(cls: type[ApiProvider]) -> str:
-    own = sorted(_header_case(name) for name in cls.readers)
+    own = sorted(_header_case(name) for name in _own_fields(cls))
     return ", ".join(f"`{name}`" for name in ("X-Bridge-Tag", "X-Bridge-Metadata", *own)) + "."
+
+
+def _own_fields(cls: type[ApiProvider]) -> list[str]:
+    """Without those that are only taken out of the mail."""
+    return [name for name, reader in cls.readers.items() if reader is not ignored]
 
 
 def _header_case(name: str) -> str:
