@@ -36,9 +36,9 @@ MAX_MESSAGES = 50
 MAX_RECIPIENTS = 50  # of one message, over To, Cc and Bcc
 MAX_ATTACHMENTS = 15_000_000
 FORBIDDEN_HEADERS = frozenset(
-    ("from", "sender", "subject", "to", "cc", "bcc", "return-path", "delivered-to", "dkim-signature")
-    + ("domainkey-status", "received-spf", "authentication-results", "received", "user-agent", "x-mailer")
-    + ("x-feedback-id", "list-id", "date", "x-csa-complaints", "message-id", "reply-to")
+    {"from", "sender", "subject", "to", "cc", "bcc", "return-path", "delivered-to", "dkim-signature"}
+    | {"domainkey-status", "received-spf", "authentication-results", "received", "user-agent", "x-mailer"}
+    | {"x-feedback-id", "list-id", "date", "x-csa-complaints", "message-id", "reply-to"}
 )
 FORBIDDEN_PREFIXES = ("x-mj-", "x-mailjet-")
 _SWITCH = Text(one_of=("account_default", "disabled", "enabled"))
@@ -230,7 +230,7 @@ def _check(message: Any) -> None:
     if sum(len(message.get(slot, [])) for slot in ("To", "Cc", "Bcc")) > MAX_RECIPIENTS:
         raise ApiError(Mailjet.errors["array_too_big"].response())
     files = (*message.get("Attachments", ()), *message.get("InlinedAttachments", ()))
-    if sum(len(item["Base64Content"]) for item in files) > MAX_ATTACHMENTS:
+    if sum(len(item["Base64Content"]) for item in files) * 3 // 4 > MAX_ATTACHMENTS:
         raise ApiError(_item("mj-0011", 400, "The payload is too big.").response())
 
 
