@@ -7,7 +7,7 @@ show is seen by nobody else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,6 +74,12 @@ def capped(call: Addressing, caps: Caps, *, carries_envelope: bool = False) -> t
     shown = {mailbox.email: mailbox for mailbox in (*call.to, *call.cc)}
     found += [_alone(call.reverse_path, shown.get(r, Mailbox(r))) for r in call.recipients if r in repeated]
     return tuple(found)
+
+
+def hidden_alone(call: Addressing) -> tuple[Addressing, ...]:
+    """The call without its Bcc, and one for each of them: for who might show a Bcc to the others."""
+    shown = (replace(call, bcc=()),) if call.to else ()
+    return (*shown, *(_alone(call.reverse_path, Mailbox(address)) for address in call.bcc))
 
 
 def _within(call: Addressing, caps: Caps) -> bool:

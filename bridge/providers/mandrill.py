@@ -3,18 +3,20 @@ https://mailchimp.com/developer/transactional/api/messages/"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import orjson
 
+from bridge.mime.addressing import Caps, hidden_alone
 from bridge.mime.compose import text_field
 from bridge.mime.fidelity import Carries, Form, Loss
 from bridge.mime.repair import Needs
 from bridge.mime.rewrite import with_fields
-from bridge.model import Addressing, Attachment, Email, Envelope, Outcome
-from bridge.providers.answers import id_of, json_of, pointed
+from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Outcome
+from bridge.providers.answers import id_of, json_of, pointed, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
 from bridge.providers.base import Verified
 from bridge.providers.display import bcc_of, format_all, header_object, one_line
@@ -26,7 +28,14 @@ from bridge.reply import Reply
 MAX_SIZE = 25_000_000  # unverified
 _TRACKS = {"opens": "track_opens", "clicks": "track_clicks", "clicks_all": "track_clicks", "none": ""}
 # A verdict `rejected`: about the account, or about this recipient (one of the lists of those who get nothing).
-_ACCOUNT_REASONS = frozenset({"invalid-sender", "test-mode-limit", "unsigned"})
+_REASONS = {
+    **dict.fromkeys(("invalid-sender", "test-mode-limit", "unsigned"), Meaning.ACCOUNT),
+    **dict.fromkeys(("hard-bounce", "soft-bounce", "spam", "unsub", "custom"), Meaning.SUPPRESSED),
+    "invalid": Meaning.ADDRESS,
+    "rule": Meaning.CONTENT,  # of the account's own, about the mail
+}
+# The text of a ValidationError is JSON of the field it is about.
+_NAMES_RECIPIENT = re.compile(r'"to"\s*:')
 
 
 def _track(name: str, value: str) -> Found:
@@ -54,6 +63,7 @@ class Mandrill(ApiProvider):
         Form(name="raw", carries=Carries(raw=True, max_size=MAX_SIZE)),
         Form(name="json", carries=Carries(type_parameters=False, max_size=MAX_SIZE)),
     )
+    caps = raw_caps = Caps(once=True)  # verdicts are by address
     raw_seven_bit = True  # the MIME is a JSON string
     raw_drops = frozenset({"x-mc-*"})  # instructions, BccAddress among them
     needs = Needs(
@@ -78,6 +88,8 @@ class Mandrill(ApiProvider):
     }
     notes = (
         "Opens and clicks are tracked as the account has it, unless `X-MC-Track` says something else.",
+        "That changes links, so signed mail needs tracking of clicks to be off.",
+        "Those who must not be seen get a call each.",
         "Mail that Mandrill queues because of a used-up quota or a suspension was taken, and waits there.",
     )
 
@@ -88,6 +100,13 @@ class Mandrill(ApiProvider):
             reply = Reply(554, "5.6.5", "The provider cannot carry inline parts that are no images")
             return (*found, Loss("inline_images", "inline parts that are no images", reply))
         return found
+
+    def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
+        """Whether Mandrill shows all it mails where it keeps To and Cc is not documented: who must not be seen goes alone."""
+        found = super().calls(email, reverse_path, recipients)
+        if self.form(email).name == "json":
+            return found
+        return tuple(one for call in found for one in hidden_alone(call))
 
     # Request
 
@@ -138,15 +157,25 @@ class Mandrill(ApiProvider):
         status, reason = pointed(item, "/status"), str(pointed(item, "/reject_reason") or "")
         if status in ("sent", "queued", "scheduled"):
             return sent_outcome(id_of(pointed(item, "/_id")), str(pointed(item, "/queued_reason") or ""))
-        if status == "invalid" or reason == "invalid":
+        if status == "invalid":
             return self.meant(Meaning.ADDRESS, response, None, "invalid")
-        if status == "rejected":
-            meaning = Meaning.ACCOUNT if reason in _ACCOUNT_REASONS else Meaning.SUPPRESSED
-            return self.meant(meaning, response, None, one_line(reason)[:40])
+        if status == "rejected":  # for a reason that nobody knows: temporary
+            return self.meant(_REASONS.get(reason, Meaning.TEMPORARY), response, None, one_line(reason)[:40])
         return unknown("the answer has a status that nobody knows")
 
     def code(self, response: httpx.Response, body: Any) -> str:
         return id_of(pointed(body, "/name"))
+
+    def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
+        found = super().meaning(response, body)
+        about_recipient = found is Meaning.CONTENT and _NAMES_RECIPIENT.search(words_of(body))
+        return Meaning.ADDRESS if about_recipient else found
+
+    def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
+        """Only an error is for all of them: a list has a verdict for each."""
+        return len({o.detail for o in outcomes.values()}) == 1 and all(
+            o.fault is Fault.RECIPIENT and "ValidationError" in o.detail for o in outcomes.values()
+        )
 
     # Credentials
 
@@ -164,8 +193,9 @@ def _instructions(features: Features) -> list[bytes]:
     options = features.options
     tracked = [word for word, key in (("opens", "track_opens"), ("clicks", "track_clicks")) if options.get(key)]
     texts = {
+        "X-MC-PreserveRecipients": "true",  # else everybody gets a copy that shows nobody else
         "X-MC-Tags": ",".join(_tags(features)),
-        "X-MC-Metadata": orjson.dumps(dict(features.metadata)).decode() if features.metadata else "",
+        "X-MC-Metadata": json.dumps(dict(features.metadata)) if features.metadata else "",
         "X-MC-Track": (",".join(tracked) or "none") if "track_opens" in options else "",
         "X-MC-Important": ("true" if options["important"] else "false") if "important" in options else "",
         "X-MC-Subaccount": options.get("subaccount", ""),

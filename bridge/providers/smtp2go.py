@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from bridge.mime.addressing import Caps
+from bridge.mime.addressing import Caps, hidden_alone
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
-from bridge.model import Addressing, Email, Fault, Mailbox, Outcome
+from bridge.model import Addressing, Email, Fault, Outcome
 from bridge.providers.answers import id_of, pointed
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
 from bridge.providers.display import format_all, format_mailbox, one_line
@@ -63,7 +63,7 @@ class Smtp2go(ApiProvider):
         found = super().calls(email, reverse_path, recipients)
         if self.form(email).name == "json":
             return found
-        return tuple(one for call in found for one in _without_bcc(call))
+        return tuple(one for call in found for one in hidden_alone(call))
 
     # Request
 
@@ -134,8 +134,3 @@ class Smtp2go(ApiProvider):
 
     def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
         return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())
-
-
-def _without_bcc(call: Addressing) -> tuple[Addressing, ...]:
-    shown = (replace(call, bcc=()),) if call.to else ()
-    return (*shown, *(Addressing(reverse_path=call.reverse_path, to=(Mailbox(address),)) for address in call.bcc))

@@ -39,13 +39,15 @@ class TestMandrillRaw(ApiContract):
 
     async def test_the_request_of_the_documentation(self, bench: Bench) -> None:
         email = parse(mails.raw(mails.build(Bcc=CAT, X_MC_BccAddress="eve@example.org", X_MC_IpPool="fast")))
-        (call,) = bench.provider.calls(email, SENDER, (ANN, CAT))
-        request = bench.provider.build_request(email, call, queue_id="Q1", key="K1")
+        shown, hidden = bench.provider.calls(email, SENDER, (ANN, CAT))
+        request = bench.provider.build_request(email, shown, queue_id="Q1", key="K1")
         payload = orjson.loads(request.content)
 
-        assert (payload["key"], payload["to"], payload["ip_pool"]) == (KEY, [ANN, CAT], "fast")
+        assert (payload["key"], payload["to"], payload["ip_pool"]) == (KEY, [ANN], "fast")
+        assert hidden.recipients == (CAT,)
         assert payload["raw_message"].isascii()
-        assert "X-MC-" not in payload["raw_message"]
+        assert "X-MC-PreserveRecipients: true" in payload["raw_message"]
+        assert "BccAddress" not in payload["raw_message"]
         assert CAT not in payload["raw_message"]
 
     async def test_tags_and_metadata_of_the_smtp_service(self, bench: Bench) -> None:
@@ -60,6 +62,35 @@ class TestMandrillRaw(ApiContract):
 
         assert outcomes[ANN].status == "sent"
         assert [meant(outcomes[r]) for r in people[1:]] == [EXPECTED["X"], EXPECTED["C"], EXPECTED["A"]]
+
+    async def test_two_spellings_of_an_address_keep_their_own_verdicts(self, bench: Bench) -> None:
+        email = parse(mails.raw(mails.build()))
+        calls = bench.provider.calls(email, SENDER, ("Ann@example.org", "ann@example.org"))
+
+        assert {call.recipients for call in calls} == {("Ann@example.org",), ("ann@example.org",)}
+
+    def test_a_malformed_recipient_among_others_is_found_by_trying_each_alone(self, bench: Bench) -> None:
+        call = Addressing(reverse_path=SENDER, to=(Mailbox(ANN), Mailbox(BOB)))
+        text = 'Validation error: {"message":{"to":[{"email":"An email address must contain a single @"}]}}'
+        body = {"status": "error", "code": -2, "name": "ValidationError", "message": text}
+        outcomes = bench.provider.parse_response(httpx.Response(500, json=body), call)
+
+        assert {meant(o) for o in outcomes.values()} == {EXPECTED["A"]}
+        assert bench.provider.refused_together(outcomes, call)
+
+    def test_reasons_say_who_is_to_blame_and_a_new_one_is_temporary(self, bench: Bench) -> None:
+        call = Addressing(reverse_path=SENDER, to=(Mailbox(ANN),))
+        letters = {"spam": "X", "unsub": "X", "custom": "X", "invalid": "A", "rule": "P", "unsigned": "C", "new": "O"}
+        for reason, letter in {**letters, None: "O"}.items():
+            body = [{"email": ANN, "status": "rejected", "reject_reason": reason, "_id": "x"}]
+            found = bench.provider.parse_response(httpx.Response(200, json=body), call)
+            assert meant(found[ANN]) == EXPECTED[letter], reason
+
+    async def test_metadata_beyond_ascii_stay_json_in_the_header(self, bench: Bench) -> None:
+        mail = await bench.received(mails.build(X_Bridge_Metadata="name=J\u00fcrgen"))
+
+        assert dict(mail.metadata) == {"name": "J\u00fcrgen"}
+        assert 'X-MC-Metadata: {"name": "J\\u00fcrgen"}' in orjson.loads(bench.requests[-1].content)["raw_message"]
 
     def test_what_is_queued_for_a_reason_was_taken_and_an_unknown_status_is_unknown(self, bench: Bench) -> None:
         call = Addressing(reverse_path=SENDER, to=(Mailbox(ANN), Mailbox(BOB), Mailbox(CAT)))
