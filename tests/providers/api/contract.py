@@ -392,7 +392,7 @@ class ApiContract:
 
     async def test_the_credentials_are_in_no_reply_and_no_detail(self, bench: Bench) -> None:
         for name in self.errors:
-            bench.sandbox.fail(f"{self.kind}={name}:1")
+            bench.sandbox.fail(f"{self.kind}={name}:2")  # also after new credentials
             outcome = await bench.outcome()
             assert KEY not in outcome.detail + outcome.reply.text
             bench.sandbox.recover()
@@ -402,7 +402,7 @@ class ApiContract:
     async def test_every_documented_error_means_what_its_table_says(self, bench: Bench) -> None:
         assert set(self.errors) == set(twin_class(self.kind).errors)
         for name, letter in self.errors.items():
-            bench.sandbox.fail(f"{self.kind}={name}:1")
+            bench.sandbox.fail(f"{self.kind}={name}:2")  # also after new credentials
             outcome = await bench.outcome()
             bench.sandbox.recover()
             assert meant(outcome) == EXPECTED[letter], (name, outcome)
