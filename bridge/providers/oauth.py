@@ -286,8 +286,9 @@ def read_token(response: httpx.Response, *, now: float, secrets: Iterable[str] =
 
 def _refused(response: httpx.Response, body: dict[str, Any], now: float, secrets: Iterable[str]) -> Outcome:
     """RFC 6749 5.2. What is not known to be the endpoint's trouble is that of the credentials: mail waits either way."""
-    status, error = response.status_code, body.get("error")
-    said = [f"HTTP {status}", safe_words(error, secrets) if isinstance(error, str) else ""]
+    given = body.get("error")
+    status, error = response.status_code, given if isinstance(given, str) else ""
+    said = [f"HTTP {status}", safe_words(error, secrets)]
     if isinstance(words := body.get("error_description"), str):
         said.append(safe_words(words, secrets))
     detail = "no token: " + ": ".join(filter(None, said))
