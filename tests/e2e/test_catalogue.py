@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from bridge.providers.catalogue import KINDS, adapter
 from bridge.sandbox import Sandbox
+from bridge.sandbox.twins.gmail import service_account
 from tests.e2e.conftest import KEY, eventually, statuses
 
 SENDER, ANN, BOB, CAT = "shop@example.com", "ann@example.org", "bob@example.net", "cat@example.org"
@@ -25,12 +28,21 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "scaleway": {"API_KEY": KEY, "PROJECT_ID": "p1"},
     "cloudflare": {"API_KEY": KEY, "ACCOUNT_ID": "acc1"},
     "ahasend": {"API_KEY": KEY, "ACCOUNT_ID": "acc1"},
+    "azure": {"API_KEY": base64.b64encode(KEY.encode()).decode()},
+    "graph": {"TENANT": "t1", "CLIENT_ID": "app1", "CLIENT_SECRET": KEY},
+    "gmail": {},
 }
 BATCHING = [kind for kind in KINDS if adapter(kind).max_batch > 1]
 
 
-def settings(kind: str, sandbox: Sandbox, **more: str) -> dict[str, str]:
+def settings(kind: str, sandbox: Sandbox, folder: Path, **more: str) -> dict[str, str]:
     given = {"KIND": kind, "URL": sandbox.twin_url(kind), **SETTINGS.get(kind, {"API_KEY": KEY})}
+    if kind == "graph":
+        given["AUTHORITY"] = sandbox.twin_url(kind)
+    if kind == "gmail":
+        path = folder / "key.json"
+        path.write_bytes(orjson.dumps(service_account(f"{sandbox.twin_url(kind)}/token")))
+        given["SERVICE_ACCOUNT_FILE"] = str(path)
     variables = {f"SMTP_BRIDGE_PROVIDER__{name}": value for name, value in given.items()}
     return {**variables, "SMTP_BRIDGE_RETRY__FIRST": "0.05s", "SMTP_BRIDGE_RETRY__MAXIMUM": "0.2s", **more}
 
@@ -41,9 +53,9 @@ def mailed(sandbox: Sandbox, kind: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_mail_is_sent_while_its_client_waits_to_the_envelope_and_nobody_else(
-    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox
+    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    daemon = await start_daemon(**settings(kind, sandbox))
+    daemon = await start_daemon(**settings(kind, sandbox, tmp_path))
     client = await connect(daemon.listeners[0].port)
 
     reply = await client.send(ANN, CAT, content=MAIL, sender=SENDER)
@@ -58,10 +70,10 @@ async def test_a_mail_is_sent_while_its_client_waits_to_the_envelope_and_nobody_
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_provider_that_is_down_costs_nothing_but_time(
-    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox
+    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     sandbox.fail(f"{kind}=503:2")
-    daemon = await start_daemon(**settings(kind, sandbox))
+    daemon = await start_daemon(**settings(kind, sandbox, tmp_path))
     client = await connect(daemon.listeners[0].port)
 
     assert (await client.send(ANN, content=MAIL, sender=SENDER)).startswith("250 2.0.0 Ok: queued")
@@ -70,11 +82,11 @@ async def test_a_provider_that_is_down_costs_nothing_but_time(
 
 @pytest.mark.parametrize("kind", BATCHING)
 async def test_what_waits_in_the_queue_goes_out_together_each_once(
-    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox
+    kind: str, start_daemon: Any, connect: Any, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """A mail to people who must not see each other, which is a call for each, and some mails of their own."""
     daemon = await start_daemon(
-        **settings(kind, sandbox, SMTP_BRIDGE_RELAY__MODE="queue", SMTP_BRIDGE_PROVIDER__CONCURRENCY="1")
+        **settings(kind, sandbox, tmp_path, SMTP_BRIDGE_RELAY__MODE="queue", SMTP_BRIDGE_PROVIDER__CONCURRENCY="1")
     )
     provider, gate = daemon.providers[0], asyncio.Event()
     send, send_many, batches = provider.send, provider.send_many, []
