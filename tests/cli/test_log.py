@@ -136,9 +136,11 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
     stderr = io.TextIOWrapper(octets, write_through=True)
     monkeypatch.setattr("sys.stderr", stderr)
     log.configure(level="debug", format="json", addresses="hashed")
+    structlog.configure(cache_logger_on_first_use=False)  # as in conftest.py
     yield octets
     monkeypatch.undo()
     log.configure(level="error", format="json")
+    structlog.configure(cache_logger_on_first_use=False)
 
 
 TEXTS = [

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiosmtpd.smtp import SMTP
 
 from bridge.providers.catalogue import KINDS, adapter
 from bridge.sandbox import Sandbox
@@ -136,6 +137,29 @@ async def test_two_of_a_kind_share_nothing(start_daemon: Any, connect: Any, sand
     assert (await client.send(ANN, content=MAIL, sender=SENDER)).startswith("250 2.0.0 Ok: sent")
     assert (await client.send(BOB, content=signed, sender=SENDER)).startswith("250 2.0.0 Ok: sent")
     assert (mailed(sandbox, "sendgrid"), mailed(sandbox, "mailgun")) == ([ANN], [BOB])
+
+
+async def test_a_smarthost_is_a_provider_like_any_other(start_daemon: Any, connect: Any) -> None:
+    kept: list[tuple[list[str], bytes]] = []
+
+    class Smarthost:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            kept.append((envelope.rcpt_tos, envelope.original_content))
+            return "250 2.0.0 Ok: queued as ABC123"
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: SMTP(Smarthost(), hostname="smart.example", loop=loop), "127.0.0.1", 0)
+    given = {"KIND": "smtp", "HOST": "127.0.0.1", "PORT": str(server.sockets[0].getsockname()[1]), "TLS": "none"}
+    daemon = await start_daemon(**{f"SMTP_BRIDGE_PROVIDER__{name}": value for name, value in given.items()})
+    client = await connect(daemon.listeners[0].port)
+
+    reply = await client.send(ANN, CAT, content=MAIL, sender=SENDER)
+    server.close()
+
+    assert reply == "250 2.0.0 Ok: sent, id ABC123"
+    ((recipients, content),) = kept
+    assert recipients == [ANN, CAT]
+    assert b"Bcc" not in content
 
 
 def test_a_key_file_that_is_none_is_one_clear_line(tmp_path: Path) -> None:

@@ -374,6 +374,19 @@ class ApiContract:
         assert first.content == second.content
         assert first.headers == second.headers
 
+    async def test_no_setting_changes_the_payload_under_a_key(self, sandbox: Sandbox) -> None:
+        """A known key with another body is refused, so a restart with other settings must not change it."""
+        providers = [self.make(sandbox), self.make(sandbox, timeout=9.0, batch=1)]
+        if providers[0].idempotent:
+            email = parse(mails.raw(mails.build(X_Bridge_Tag="a", X_Bridge_Metadata="b=2; a=1")))
+            (call, *_) = providers[0].calls(email, SENDER, (ANN,))
+            first, second = (p.build_request(email, call, queue_id="Q", key="K") for p in providers)
+            names = [name for name in first.headers if name.endswith(("key", "id"))]
+            assert first.content == second.content
+            assert [first.headers[n] for n in names if n != "authorization"] == [second.headers[n] for n in names]
+        for provider in providers:
+            await provider.aclose()
+
     async def test_no_field_is_sent_that_the_documentation_does_not_name(self, bench: Bench) -> None:
         many = {
             "Reply-To": f"{BOB}",
