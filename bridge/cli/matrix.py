@@ -163,6 +163,8 @@ def _mended(needs: Needs) -> Iterator[str]:
         (needs.matching_endings, "a file's ending made to agree with its type"),
         (needs.ascii_filenames, "file names in ASCII"),
         (needs.headers_once, "repeated header fields joined"),
+        (bool(needs.max_value), f"header fields of more than {needs.max_value} octets dropped"),
+        (needs.filled_files, "an empty file gets a line break"),
         (bool(needs.max_headers), f"at most {needs.max_headers} header fields"),
         (bool(needs.least_text), f"subject and bodies padded to {needs.least_text} characters"),
         (bool(needs.max_subject), f"the subject cut to {needs.max_subject} characters"),

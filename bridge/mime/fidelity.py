@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 from bridge.mime.addressing import address
-from bridge.mime.repair import ending_of
+from bridge.mime.repair import ending_of, is_meaningful
 from bridge.model import Attachment, Email, Envelope, split_address
 from bridge.reply import Reply
-
-# Header fields that change what programs do with a mail; X-Mailer and its like may go where a shape has no headers.
-_MEANINGFUL = frozenset({"in-reply-to", "references", "auto-submitted", "precedence"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +132,7 @@ def _content(email: Email, carries: Carries) -> Iterator[Loss]:
             kind = "calendar" if content_type.startswith("text/calendar") else "alternative"
             yield _loss(kind, f"an alternative body ({content_type.partition(';')[0]})")
     yield from _attached(email.attachments, carries)
-    inline = any(a.content_id and a.disposition == "inline" for a in email.attachments)
+    inline = any(is_shown(a, email.html) for a in email.attachments)
     if email.attachments and not carries.attachments:
         yield _loss("attachments", "attachments")
     elif inline and not carries.inline_images:
@@ -156,15 +154,24 @@ def _attached(attachments: Sequence[Attachment], carries: Carries) -> Iterator[L
             )
 
 
+def is_shown(attachment: Attachment, html: str) -> bool:
+    """Whether it is an image (or what else) within the HTML: named there, or inline beside it and an image."""
+    cid = attachment.content_id
+    if not cid or not html:
+        return False
+    named = f"cid:{cid}" in html or f"cid:{quote(cid)}" in html
+    return named or (attachment.disposition == "inline" and attachment.content_type.startswith("image/"))
+
+
 def _meaningful(email: Email) -> tuple[str, ...]:
     names = dict.fromkeys(name.lower() for name, _ in email.headers)
-    return tuple(name for name in names if name in _MEANINGFUL or name.startswith("list-"))
+    return tuple(name for name in names if is_meaningful(name))
 
 
 def _addresses(email: Email, carries: Carries) -> Iterator[Loss]:
     if email.reply_to and not carries.reply_to and [m.email for m in email.reply_to] != [email.sender.email]:
         yield _loss("reply_to", "a Reply-To address")
-    if len(email.reply_to) > 1 and carries.reply_to and not carries.reply_tos:
+    if len({m.email.lower() for m in email.reply_to}) > 1 and carries.reply_to and not carries.reply_tos:
         yield _loss("reply_to", "more than one Reply-To address")
     if not carries.names and any(mailbox.name for mailbox in (email.sender, *email.to, *email.cc)):
         yield _loss("names", "display names")

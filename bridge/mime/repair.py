@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from bridge.model import Attachment, Email
+from bridge.mime.addressing import a_label
+from bridge.model import Attachment, Email, Mailbox, split_address
 
 # A mail built and signed anew carries no signature of the old one; these would only fail.
 SIGNATURES = frozenset({"dkim-signature", "domainkey-signature", "arc-*", "x-google-dkim-signature"})
@@ -32,7 +33,9 @@ _FIRST_CHOICE = {
 _ANY = frozenset(
     {"application/octet-stream", "application/x-octet-stream", "binary/octet-stream", "application/force-download"}
 )
-_ENDING = re.compile(r"\.([A-Za-z0-9]{1,10})\Z")
+_ENDING = re.compile(r"(?<=.)\.([A-Za-z0-9]{1,10})\Z")  # `.profile` has none
+_MEANINGFUL = frozenset({"in-reply-to", "references", "auto-submitted", "precedence"})
+_BCC = re.compile(r"[^a-z]*(?:resent[^a-z]*)?bcc[^a-z]*")  # misspelt with marks: readers would see it
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9 ._()+@-]+")
 
 
@@ -44,12 +47,15 @@ class Needs:
     body: bool = False  # a text or an HTML part that is not empty
     html: bool = False  # an HTML part: made from the text
     filenames: bool = True  # every attachment has a name
-    matching_endings: bool = False  # a file's ending agrees with its type
+    matching_endings: bool = False  # a file has an ending, and its type is one of that ending
     ascii_filenames: bool = False
     reserved: frozenset[str] = frozenset()  # header fields that are refused, or have a field of their own
     only_headers: frozenset[str] = frozenset()  # if given, all others are refused
     headers_once: bool = True  # no header field twice
     max_headers: int = 0
+    max_value: int = 0  # octets of a header's value as it is written, encoded words included
+    empty_values: bool = False  # header fields without a value are taken
+    filled_files: bool = False  # no file of 0 octets
     least_text: int = 0  # characters of subject and bodies, where they are given
     max_subject: int = 0
 
@@ -68,6 +74,8 @@ def repaired(email: Email, needs: Needs, *, used: Collection[str] = ()) -> Repai
     changes: dict[str, Any] = {
         "headers": tuple(_headers(email, needs, used, notes)),
         "subject": _subject(email.subject, needs, notes),
+        "sender": _with_a_label(email.sender),
+        "reply_to": tuple(_reply_to(email.reply_to, notes)),
         "attachments": _attachments(email.attachments, needs, notes),
         **_bodies(email, needs, notes),
     }
@@ -79,12 +87,17 @@ def _headers(email: Email, needs: Needs, used: Collection[str], notes: list[str]
     kept: dict[str, tuple[str, str]] = {}
     for name, value in email.headers:
         lower = name.lower()
-        if lower in used:
+        if lower in used or _BCC.fullmatch(lower):
+            continue
+        if not value and not needs.empty_values:
+            notes.append(f"header {name} dropped, it has no value")
             continue
         if matches(lower, SIGNATURES):
             notes.append(f"{name} dropped, the provider builds and signs the mail anew")
         elif matches(lower, needs.reserved) or (needs.only_headers and not matches(lower, needs.only_headers)):
             notes.append(f"header {name} dropped, the provider refuses it")
+        elif needs.max_value and _written_length(value) > needs.max_value:
+            notes.append(f"header {name} dropped, the provider takes {needs.max_value} octets")
         elif not needs.headers_once:
             yield name, value
         elif lower in kept:
@@ -94,9 +107,38 @@ def _headers(email: Email, needs: Needs, used: Collection[str], notes: list[str]
         else:
             kept[lower] = (name, value)
     most = needs.max_headers
-    if most and len(kept) > most:
-        notes.extend(f"header {name} dropped, the provider takes {most}" for name, _ in list(kept.values())[most:])
-    yield from list(kept.values())[: most or None]
+    if not most or len(kept) <= most:
+        yield from kept.values()
+        return
+    # What changes what programs do with the mail comes first.
+    by_weight = sorted(kept.values(), key=lambda header: not is_meaningful(header[0].lower()))
+    notes.extend(f"header {name} dropped, the provider takes {most}" for name, _ in by_weight[most:])
+    yield from by_weight[:most]
+
+
+def _reply_to(mailboxes: Iterable[Mailbox], notes: list[str]) -> Iterator[Mailbox]:
+    """What is no address would have the whole mail refused."""
+    for mailbox in mailboxes:
+        local, domain = split_address(mailbox.email)
+        if local.isascii() and domain:
+            yield _with_a_label(mailbox)
+        else:
+            notes.append("a Reply-To dropped that has no domain, or a local part beyond ASCII")
+
+
+def _with_a_label(mailbox: Mailbox) -> Mailbox:
+    local, domain = split_address(mailbox.email)
+    return mailbox if domain.isascii() else replace(mailbox, email=f"{local}@{a_label(domain)}")
+
+
+def is_meaningful(name: str) -> bool:
+    """Header fields (lower case) that change what programs do with a mail; X-Mailer and its like do not."""
+    return name in _MEANINGFUL or name.startswith("list-")
+
+
+def _written_length(value: str) -> int:
+    """Octets as ASCII, or as encoded words: 75 and a blank for each 45 octets."""
+    return len(value) if value.isascii() else (len(value.encode("utf-8", "replace")) // 42 + 1) * 76
 
 
 def _subject(subject: str, needs: Needs, notes: list[str]) -> str:
@@ -118,7 +160,9 @@ def _bodies(email: Email, needs: Needs, notes: list[str]) -> dict[str, str]:
         notes.append("empty body filled with a blank")
         text = text or " "
     if needs.least_text:
-        text = "" if html.strip() and not text.strip() else text
+        text, html = (
+            "" if other.strip() and not body.strip() else body for body, other in ((text, html), (html, text))
+        )
         text, html = (_long_enough(body, needs.least_text, notes) for body in (text, html))
     if needs.html and not html.strip():
         notes.append("HTML made from the text, the provider wants some")
@@ -148,10 +192,23 @@ def _attachment(attachment: Attachment, number: int, needs: Needs, notes: list[s
     if needs.ascii_filenames and not name.isascii():
         name = ascii_filename(name, number)
         notes.append(f"attachment with a non-ASCII name sent as {name}")
-    if needs.matching_endings and name and not ending_agrees(name, attachment.content_type):
+    if needs.matching_endings and name and not ending_of(name):
         name += ending_for(attachment.content_type)
-        notes.append(f"attachment whose ending disagrees with its type {attachment.content_type} sent as {name}")
+        notes.append(f"attachment without an ending sent as {name}")
+    if needs.matching_endings and not ending_agrees(name, attachment.content_type):
+        # A name is what people see and programs go by, so it is the type that gives way.
+        kind = type_of(name)
+        notes.append(f"attachment {name} sent as {kind}, its type {attachment.content_type} disagrees with its ending")
+        attachment = replace(attachment, content_type=kind)
+    if needs.filled_files and not attachment.size:
+        notes.append(f"empty attachment {name} sent with a line break in it")
+        attachment = replace(attachment, encoded=b"DQo=", size=2)
     return attachment if name == attachment.filename else replace(attachment, filename=name)
+
+
+def says_nothing(content_type: str) -> bool:
+    """`application/octet-stream` and its like, which any file may have."""
+    return content_type.lower() in _ANY
 
 
 def ending_for(content_type: str) -> str:
@@ -164,6 +221,12 @@ def ending_of(name: str) -> str:
     """`report.PDF` -> "pdf", "" for none."""
     found = _ENDING.search(name)
     return found[1].lower() if found else ""
+
+
+def type_of(name: str) -> str:
+    """By its ending; `application/octet-stream` for what nobody knows."""
+    guessed, _ = _TYPES.guess_type(f"x.{ending_of(name)}", strict=False)
+    return guessed or "application/octet-stream"
 
 
 def ending_agrees(name: str, content_type: str) -> bool:

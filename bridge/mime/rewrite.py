@@ -12,6 +12,9 @@ from bridge.model import Mailbox
 
 _FIELD = re.compile(rb"([^\s:]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)")
 # RFC 5322 3.6.6: a resent block without its recipients says nothing, and some APIs would mail those it names.
+_MARKS = re.compile(
+    rb"\A[^A-Za-z0-9]+|[^A-Za-z0-9]+\Z"
+)  # a name misspelt with them might be read as the name all the same
 RECIPIENTS = frozenset({"to", "cc", "bcc", "resent-*"})
 
 
@@ -22,7 +25,8 @@ def without_fields(raw: bytes, names: Collection[str]) -> bytes:
     kept: list[bytes] = []
     position = start
     for field in _FIELD.finditer(raw, start, end):
-        if matches(field[1].lower().decode("ascii", "replace"), names):
+        name = _MARKS.sub(b"", field[1]).lower().decode("ascii", "replace")
+        if matches(name, names):
             kept.append(raw[position : field.start()])
             position = field.end()
     if position == start:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,15 @@ import httpx
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
-from bridge.model import Addressing, Attachment, Mailbox, Outcome
-from bridge.providers.answers import id_of, pointed, safe_words
+from bridge.model import Addressing, Attachment, Fault, Mailbox, Outcome
+from bridge.providers.answers import id_of, pointed, safe_words, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
 from bridge.providers.display import bcc_of, header_object, one_line
 from bridge.providers.outcomes import Meaning, unknown
 from bridge.providers.shapes import quoted, typed
 
 _AMP = "text/x-amp-html"
+_RECIPIENT = re.compile(r"\b(?:to|cc|bcc)\[\d+\]")  # there are no codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,7 @@ class Ahasend(ApiProvider):
     idempotent = True
 
     forms = (Form(name="json", carries=Carries(alternative_types=frozenset({_AMP}), reply_tos=False)),)
+    takes_metadata = False
     caps = Caps(total=50)  # To, Cc and Bcc together
     needs = Needs(
         subject=True,
@@ -90,7 +93,14 @@ class Ahasend(ApiProvider):
         suppressed = "suppress" in words.lower()
         return self.meant(Meaning.SUPPRESSED if suppressed else Meaning.TEMPORARY, response, item, words)
 
+    def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
+        return all(
+            outcome.fault is Fault.RECIPIENT and not outcome.provider_message_id for outcome in outcomes.values()
+        ) and (not any("suppress" in outcome.detail.lower() for outcome in outcomes.values()))
+
     def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
+        if response.status_code == 400 and _RECIPIENT.search(words_of(body)):
+            return Meaning.ADDRESS
         if response.status_code == 409:  # the first call with this key is still at work
             return Meaning.LOST
         # 422 has two senses: the key with another body, which byte-stable payloads never cause, and bad content.

@@ -8,6 +8,7 @@ All of it is pure but for the conversation, which stands in `http.py`.
 from __future__ import annotations
 
 import base64
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,13 +19,13 @@ import orjson
 
 import bridge
 from bridge.clock import Clock
-from bridge.mime.addressing import NO_CAPS, Caps, address, capped, unseen
+from bridge.mime.addressing import NO_CAPS, Caps, a_label, address, capped, unseen
 from bridge.mime.fidelity import IMPOSSIBLE, Form, Loss, choose, losses
 from bridge.mime.fields import strip_bcc
 from bridge.mime.repair import SIGNATURES, Needs, matches, repaired
 from bridge.mime.rewrite import with_from, with_recipients, without_fields
-from bridge.mime.seven_bit import to_seven_bit
-from bridge.model import Addressing, Email, Envelope, Mailbox, Outcome
+from bridge.mime.seven_bit import is_seven_bit, to_seven_bit
+from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome, split_address
 from bridge.providers.answers import is_html, json_of, reset_delay, retry_delay, words_of
 from bridge.providers.base import Call, Policy, Unfit, Verified
 from bridge.providers.display import sender_of
@@ -38,11 +39,14 @@ NO_SENDER = Loss(
 )
 
 # What `seven_bit` cannot change.
+_WORD = re.compile(r"[^\s<>()\[\]{}\",;:]+")
 UNSAFE = {
-    "signed": "a signed message with 8-bit content",
+    "signed": "a signed message with 8-bit content or long lines",
     "smtputf8": "an address with a non-ASCII local part",
     "structure": "8-bit content nested so deeply",
 }
+
+NO_DOMAIN = Loss("sender", "a From without a domain", Reply(553, "5.1.7", "The From address has no domain"))
 
 ANYBODY = Envelope(reverse_path="", recipients=())
 
@@ -97,6 +101,8 @@ class ApiProvider(HttpProvider):
     readers: ClassVar[Readers] = {}  # header fields that name a feature
     codes: ClassVar[Mapping[str, Meaning]] = {}  # the API's own error codes
     max_concurrency: ClassVar[int] = 0  # calls at once that the API bears, at most; 0: as many as the settings say
+    takes_tags: ClassVar[bool] = True
+    takes_metadata: ClassVar[bool] = True
     probe_wants_more: ClassVar[bool] = False  # the probe needs a permission that sending does not
     notes: ClassVar[tuple[str, ...]] = ()  # what else people should know, a sentence each, for the documentation
     Settings: ClassVar[type[ApiSettings]] = ApiSettings
@@ -147,11 +153,26 @@ class ApiProvider(HttpProvider):
         """What would be lost in the form the mail is sent in; an adapter adds what only its API loses."""
         form = self.form(email)
         found = losses(email, envelope, form.carries)
+        if form.name == "raw" and self.raw_seven_bit:
+            found = (*self._grown(email, form), *found)
         if not email.sender.email and not envelope.reverse_path:
             return (NO_SENDER, *found)
+        if form.name == "json" and email.sender.email and "@" not in email.sender.email:
+            return (NO_DOMAIN, *found)
         if form.name == "raw" and self.raw_seven_bit and not found:
             return self._unsafe(email)
         return found
+
+    def _grown(self, email: Email, form: Form) -> tuple[Loss, ...]:
+        """8-bit mail near the limit may be over it as 7-bit."""
+        most = form.carries.max_size
+        if not most or len(email.raw) <= most // 3 or len(email.raw) > most or email.raw.isascii():
+            return ()
+        size = len(to_seven_bit(email.raw)[0])
+        if size <= most:
+            return ()
+        reply = Reply(552, "5.3.4", f"Message too big for the provider: {size} octets, limit {most}")
+        return (Loss("size", f"{size} octets as 7-bit exceed the limit of {most}", reply),)
 
     def form(self, email: Email) -> Form:
         """The same for all calls of one mail and for every retry."""
@@ -159,7 +180,7 @@ class ApiProvider(HttpProvider):
 
     def _unsafe(self, email: Email) -> tuple[Loss, ...]:
         """8-bit mail that cannot be changed to 7-bit without harm: signed, for one."""
-        problems = () if email.raw.isascii() else to_seven_bit(email.raw)[1]
+        problems = to_seven_bit(email.raw)[1]
         texts = (UNSAFE[problem] for problem in sorted(problems))
         return tuple(
             Loss("protection", text, Reply(554, "5.6.3", f"The provider cannot carry {text}")) for text in texts
@@ -167,10 +188,20 @@ class ApiProvider(HttpProvider):
 
     def repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
         features = self.features(email)
-        dropped = tuple(f"{what} not taken" for what in features.dropped)
+        dropped = tuple(f"{what} not taken" for what in features.dropped) + self._unlabelled(email, features)
         if self.form(email).name == "raw":
             return (*dropped, *self._raw_repairs(email, envelope))
         return (*dropped, *self.mended(email)[1])
+
+    def _unlabelled(self, email: Email, features: Features) -> tuple[str, ...]:
+        tags, metadata = self.labels(self.form(email))
+        found = ["tags dropped, the provider has none"] if features.tags and not tags else []
+        found += ["metadata dropped, the provider has none"] if features.metadata and not metadata else []
+        return tuple(found)
+
+    def labels(self, form: Form) -> tuple[bool, bool]:
+        """Whether tags and metadata have a place in this form."""
+        return self.takes_tags, self.takes_metadata
 
     def _raw_repairs(self, email: Email, envelope: Envelope) -> tuple[str, ...]:
         signatures = dict.fromkeys(name for name, _ in email.headers if matches(name.lower(), SIGNATURES))
@@ -179,8 +210,8 @@ class ApiProvider(HttpProvider):
             found += [f"{name} dropped, the recipient headers are written anew" for name in signatures]
         elif self.raw_drops & SIGNATURES:
             found += [f"{name} dropped, the provider signs the mail anew" for name in signatures]
-        if self.raw_seven_bit and not email.raw.isascii():
-            found.append("8-bit content encoded as 7-bit")
+        if self.raw_seven_bit and not is_seven_bit(email.raw):
+            found.append("8-bit content and long lines encoded as 7-bit")
         return tuple(found)
 
     def mended(self, email: Email) -> tuple[Email, tuple[str, ...]]:
@@ -269,6 +300,8 @@ class ApiProvider(HttpProvider):
     def outcome(self, response: httpx.Response, body: Any) -> Outcome:
         """By the API's own code where it has a meaning here, else by the status (README, "Replies")."""
         meaning = self.meaning(response, body)
+        if meaning is None and response.status_code < 300:  # an error with a good status, and a code that nobody knows
+            meaning = Meaning.TEMPORARY
         if meaning is None:
             return outcome_for_response(response, now=self.clock.now(), secrets=self.secrets)
         return self.meant(meaning, response, body)
@@ -298,6 +331,13 @@ class ApiProvider(HttpProvider):
             return Verified(ok=None, text="the key is known, but may not ask (HTTP 403); it may still send")
         return super().read_probe(response)
 
+    def refused_whole(self, response: httpx.Response, calls: Sequence[Call]) -> list[dict[str, Outcome]] | None:
+        """For `parse_batch`: what an answer about the request as a whole means. Refused for its content: None, so that the
+        one it was refused for is found."""
+        found = [self.parse_response(response, call.addressing) for call in calls]
+        faults = {outcome.fault for outcomes in found for outcome in outcomes.values()}
+        return None if faults & {Fault.MESSAGE, Fault.RECIPIENT} else found
+
     def sent_all(self, addressing: Addressing, message_id: str, detail: str = "") -> dict[str, Outcome]:
         return dict.fromkeys(addressing.recipients, sent_outcome(message_id, detail))
 
@@ -326,5 +366,17 @@ def one_message_key(calls: Iterable[Call]) -> str:
 
 def by_recipient(addressing: Addressing, found: Sequence[tuple[str, Outcome]], rest: Outcome) -> dict[str, Outcome]:
     """Verdicts that an API gives by address, whatever the case it writes them in; `rest` for who is not named."""
-    loose = {address.lower(): outcome for address, outcome in found}
-    return {recipient: loose.get(recipient.lower(), rest) for recipient in addressing.recipients}
+    exact = dict(found)
+    loose = {_loose(address): outcome for address, outcome in found}
+    return {r: exact.get(r) or loose.get(_loose(r), rest) for r in addressing.recipients}
+
+
+def _loose(address: str) -> str:
+    local, domain = split_address(address)
+    return f"{local}@{domain if domain.isascii() else a_label(domain)}".lower()
+
+
+def named_in(texts: str, recipients: Iterable[str]) -> list[str]:
+    """The recipients that stand in a text as a whole address."""
+    words = {word.strip(".'").lower() for word in _WORD.findall(texts)}
+    return [recipient for recipient in recipients if recipient.lower() in words]

@@ -64,6 +64,7 @@ class Azure(ApiProvider):
     )
     # https://learn.microsoft.com/azure/communication-services/concepts/service-limits
     caps = Caps(total=50, once=True)
+    takes_tags = takes_metadata = False
     needs = Needs(
         subject=True,  # content.subject is required
         body=True,  # whether a mail may have none is not said

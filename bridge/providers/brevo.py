@@ -67,6 +67,7 @@ class Brevo(ApiProvider):
     caps = Caps(total=99)  # in one message or version
     max_batch = 1000  # versions: https://developers.brevo.com/docs/batch-send-transactional-emails
     needs = Needs(
+        filled_files=True,
         subject=True,
         body=True,
         html=True,  # text alone is refused
@@ -166,9 +167,7 @@ class Brevo(ApiProvider):
                 dict.fromkeys(call.addressing.recipients, self._taken(response, body, number))
                 for number, call in enumerate(calls)
             ]
-        found = [self.parse_response(response, call.addressing) for call in calls]
-        faults = {outcome.fault for outcomes in found for outcome in outcomes.values()}
-        return None if faults & {Fault.MESSAGE, Fault.RECIPIENT} else found
+        return self.refused_whole(response, calls)
 
     def code(self, response: httpx.Response, body: Any) -> str:
         return id_of(pointed(body, "/code")).lower()

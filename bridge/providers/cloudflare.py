@@ -38,6 +38,7 @@ class Cloudflare(ApiProvider):
         Form(name="raw", carries=Carries(raw=True, max_size=MAX_SIZE)),
         Form(name="json", carries=Carries(reply_tos=False, type_parameters=False, max_size=MAX_SIZE)),
     )
+    takes_tags = takes_metadata = False
     caps = Caps(total=50, bcc_alone=True)  # `to` may be left out beside cc or bcc
     raw_caps = Caps(total=50)
     raw_seven_bit = True  # the MIME is a JSON string
@@ -45,7 +46,8 @@ class Cloudflare(ApiProvider):
         subject=True,
         body=True,
         max_subject=998,
-        reserved=frozenset({"to", "from", "cc", "bcc", "subject", "reply-to", "content-*", "mime-version", "date"}),
+        # Any other is refused: https://developers.cloudflare.com/email-service/reference/headers/ (the part that was read)
+        only_headers=frozenset({"x-*", "list-*", "in-reply-to", "references", "auto-submitted", "precedence"}),
     )
     codes = {
         "10001": Meaning.CONTENT,  # invalid_request_schema

@@ -43,6 +43,7 @@ class Gmail(ApiProvider):
 
     # maxSize of the upload: the API's discovery document, revision 20261005
     forms = (Form(name="raw", carries=Carries(raw=True, max_size=36_700_160)),)
+    takes_tags = takes_metadata = False
     raw_envelope = False  # mailed are those of To, Cc and Bcc
     # Recipients in one message (unverified). Addresses that differ in case alone are one to Gmail.
     raw_caps = Caps(total=500, once=True)

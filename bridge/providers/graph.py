@@ -91,6 +91,7 @@ class Graph(ApiProvider):
     raw_envelope = False  # mailed are those of To, Cc and Bcc
     # Recipients in one message. Addresses that differ in case alone are one to Exchange.
     raw_caps = caps = Caps(total=500, once=True)
+    takes_tags = takes_metadata = False
     needs = Needs(
         only_headers=frozenset({"x-*"}),  # others: 400 InvalidInternetMessageHeader
         max_headers=5,  # unverified, seen by others

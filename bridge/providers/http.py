@@ -25,6 +25,7 @@ OFF_LOOP_SIZE = 64 * 1024
 CONNECT_S = 10.0  # a host that does not answer is given up before the whole time of the call is gone
 REPLAYS = 3  # of a batch whose answer was lost, where the API knows its key: later calls will carry other keys
 REPLAY_PAUSE_S = 0.5
+REPLAYED = frozenset({409, 502, 504, 520, 524})  # the answer is lost, or the first call with this key is still at work
 
 log = structlog.get_logger()
 
@@ -169,14 +170,26 @@ class HttpProvider(Provider):
 
     async def _replayed(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         """The API knows the key of this very batch and no other, so a lost answer is asked for again at once."""
-        for _ in range(REPLAYS):
+        lost = False
+        for number in range(REPLAYS + 1):
             try:
-                return await exchange(request)
+                response = await exchange(request)
             except httpx.TransportError:
-                if not exchange.written or exchange.left <= REPLAY_PAUSE_S:
+                lost = lost or exchange.written
+                if not lost or number == REPLAYS or exchange.left <= REPLAY_PAUSE_S:
+                    exchange.written = lost  # also when the last try never left: the one before it did
                     raise
+            else:
+                settled = response.status_code not in REPLAYED
+                if settled and (not lost or response.status_code < 400 or response.status_code in (400, 422)):
+                    return response
+                lost = lost or not settled
+                if number == REPLAYS or exchange.left <= REPLAY_PAUSE_S:
+                    break
             await asyncio.sleep(REPLAY_PAUSE_S)
-        return await exchange(request)
+        if lost:
+            raise Failed(unknown(f"HTTP {response.status_code} after a lost answer"))
+        return response
 
     async def built(self, call: Call) -> httpx.Request:
         """A large mail in a thread: the text of its HTML or its many addresses would hold up everybody."""

@@ -11,7 +11,7 @@ import httpx
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
-from bridge.model import Addressing, Attachment, Outcome
+from bridge.model import Addressing, Attachment, Fault, Outcome
 from bridge.providers.answers import id_of, json_of, pointed
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, one_message_key, sent_outcome, without_empty
 from bridge.providers.base import Call
@@ -113,7 +113,13 @@ class Lettermint(ApiProvider):
             return outcomes
         return dict.fromkeys(outcomes, outcome_of(Meaning.TEMPORARY, "a batch was refused for one of its messages"))
 
+    def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
+        return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())
+
     def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
+        fields = pointed(body, "/errors")
+        if response.status_code == 422 and isinstance(fields, dict) and fields and all(map(_is_recipient, fields)):
+            return Meaning.ADDRESS
         # 409: the key is known with other content, or the first call with it is still at work.
         return Meaning.LOST if response.status_code == 409 else None
 
@@ -121,6 +127,11 @@ class Lettermint(ApiProvider):
 
     def probe(self) -> httpx.Request:
         return self.get("/v1/ping")
+
+
+def _is_recipient(name: str) -> bool:
+    """`to.1`, in a batch `3.to.1`"""
+    return re.match(r"(?:\d+\.)?(?:to|cc|bcc)\.\d", name) is not None
 
 
 def _accepted_of(body: Any) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import httpx
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form, Loss
-from bridge.mime.repair import Needs, Repaired, ending_for
+from bridge.mime.repair import Needs, Repaired, ending_for, ending_of
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, safe_words
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
@@ -41,6 +41,7 @@ _THREADS = frozenset({"in-reply-to", "references", "precedence"})
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _ID = re.compile(r"[A-Za-z0-9]{10,}")
 _MAILBOX = re.compile(r"""[^\s'",\[\]{}:]+@[^\s'",\[\]{}:]+""")
+_MSG_ID = re.compile(r"<([^<>\s]+)>")
 _CODE = re.compile(r"#(MS\d{5})")
 _MESSAGE = re.compile(r"message\.(\d+)")
 
@@ -68,6 +69,7 @@ class Mailersend(ApiProvider):
     caps = Caps(to=50, cc=10, bcc=10)
     max_batch = 500  # 5 with a trial: https://developers.mailersend.com/api/v1/bulk-email.html
     max_batch_bytes = BULK_BYTES
+    takes_metadata = False
     needs = Needs(
         subject=True,
         body=True,
@@ -81,7 +83,8 @@ class Mailersend(ApiProvider):
         "Header fields of the mail's own are for Professional plans and up: set `custom_headers = true` there. Else they are "
         "left out, but for In-Reply-To, References and Precedence.",
         "At most 10 people may be hidden in a call, so mail with more of them becomes several calls.",
-        "A bulk call is checked by MailerSend after it was taken: its result is asked for until it is known or time is up.",
+        "A bulk call is checked by MailerSend after it was taken: its result is asked for until it is known or `timeout` is "
+        "over. Not known in time means not known whether it was sent; `batch = 1` avoids that. Trial accounts: `batch = 5`.",
         "Metadata have no place here and are dropped; of tags the first 5 go along.",
     )
 
@@ -111,11 +114,27 @@ class Mailersend(ApiProvider):
     def mended(self, email: Email) -> Repaired:
         """A file without an ending would be refused."""
         mended, notes = super().mended(email)
+        given = [a.filename for a in email.attachments]
         files = tuple(
-            a if "." in a.filename else replace(a, filename=a.filename + _ending(a)) for a in mended.attachments
+            a
+            if ending_of(a.filename) and (name or ending_of(a.filename) in ENDINGS)
+            else replace(a, filename=_with_ending(a))
+            for a, name in zip(mended.attachments, given, strict=True)
         )
+        notes = (*notes, *self._changed(email))
         said = [f"attachment without an ending sent as {f.filename}" for f in files if f not in mended.attachments]
         return (replace(mended, attachments=files), (*notes, *said)) if said else (mended, notes)
+
+    def _changed(self, email: Email) -> Iterator[str]:
+        """What its fields cannot say."""
+        for name, value in email.headers:
+            lower = name.lower()
+            if lower == "precedence" and value.strip().lower() != "bulk":
+                yield f"header Precedence: {one_line(value)[:40]} dropped, the provider knows bulk alone"
+            elif lower not in _THREADS and self.settings.custom_headers and not _NAME.fullmatch(name):
+                yield f"header {name} dropped, the provider takes letters, digits and - in names"
+        if any(mark in mailbox.name for mailbox in (email.sender, *email.to, *email.cc) for mark in ",;"):
+            yield "commas and semicolons in names dropped, the provider refuses them"
 
     # Request
 
@@ -147,8 +166,8 @@ class Mailersend(ApiProvider):
                 "html": email.html,
                 "attachments": [_attachment(a) for a in email.attachments],
                 "tags": cut(mail.features.tags, most=5),
-                "in_reply_to": threads.get("in-reply-to", "").strip("<> "),
-                "references": threads.get("references", "").split(),
+                "in_reply_to": next(iter(_MSG_ID.findall(threads.get("in-reply-to", ""))), ""),
+                "references": [f"<{each}>" for each in _MSG_ID.findall(threads.get("references", ""))],
                 "precedence_bulk": True if threads.get("precedence", "").lower() == "bulk" else None,
                 "headers": [{"name": name, "value": one_line(value)} for name, value in others],
             }
@@ -180,7 +199,8 @@ class Mailersend(ApiProvider):
         pause = POLL_S
         while exchange.left > pause + POLL_S:
             await asyncio.sleep(pause)
-            pause *= 2  # calls are few: 10 in a minute with the smallest plan
+            # Calls are few: 10 in a minute with the smallest plan. The last look is at the end of the time.
+            pause = max(min(pause * 2, exchange.left - 2 * POLL_S), POLL_S)
             look = await exchange(self.get(f"/v1/bulk-email/{bulk_id}"), mails=False)
             data = pointed(json_of(look.content), "/data")
             if pointed(data, "/state") in ("completed", "failed"):
@@ -192,7 +212,7 @@ class Mailersend(ApiProvider):
         if 200 <= response.status_code <= 299:
             lost = unknown("the answer has no id of the bulk call")
             return [dict.fromkeys(call.addressing.recipients, lost) for call in calls]
-        return [self.parse_response(response, call.addressing) for call in calls]
+        return self.refused_whole(response, calls)
 
     def _checked(self, response: httpx.Response, data: Any, calls: Sequence[Call]) -> list[dict[str, Outcome]]:
         wrong = {int(m[1]): errors for key, errors in _items(data, "validation_errors") if (m := _MESSAGE.match(key))}
@@ -200,13 +220,14 @@ class Mailersend(ApiProvider):
         ids = _ids(pointed(data, "/messages_id"), len(calls) - len(wrong))
         suppressed = self.meant(Meaning.SUPPRESSED, response, None, "suppressed")
         found: list[dict[str, Outcome]] = []
+        failed = pointed(data, "/state") == "failed"
         for number, call in enumerate(calls):
             if number in wrong:
                 words = safe_words(str(wrong[number]), self.secrets)
                 meaning = self.codes.get(_code(words), Meaning.CONTENT)
                 found.append(dict.fromkeys(call.addressing.recipients, self.meant(meaning, response, None, words)))
                 continue
-            sent = sent_outcome(next(ids, ""))
+            sent = unknown("the bulk call failed, and not for this mail") if failed else sent_outcome(next(ids, ""))
             named = [(r, suppressed) for r in call.addressing.recipients if r.lower() in gone]
             found.append(by_recipient(call.addressing, named, sent))
         return found
@@ -264,9 +285,11 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
     return found | ({"id": attachment.content_id} if inline else {})
 
 
-def _ending(attachment: Attachment) -> str:
+def _with_ending(attachment: Attachment) -> str:
+    """A name of our own must have one that is taken, too."""
     found = ending_for(attachment.content_type)
-    return found if found.lstrip(".") in ENDINGS else ".txt"
+    stem = attachment.filename.removesuffix(found)
+    return stem + (found if found.lstrip(".") in ENDINGS else ".txt")
 
 
 def _items(body: Any, name: str) -> list[tuple[str, Any]]:

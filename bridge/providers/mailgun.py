@@ -55,14 +55,21 @@ def _within(value: str) -> str | None:
 
 
 def _date(value: str) -> str:
-    email.utils.parsedate_to_datetime(value)
+    """Raises ValueError."""
+    try:
+        email.utils.parsedate_to_datetime(value)
+    except (OverflowError, TypeError) as error:
+        raise ValueError("not a date") from error
     return value
 
 
 def _variables(name: str, value: str) -> Found:
     """A JSON object; what is no text in it stays JSON."""
     found = json_object(value)
-    texts = {one_line(k): one_line(v) if isinstance(v, str) else orjson.dumps(v).decode() for k, v in found.items()}
+    try:
+        texts = {one_line(k): one_line(v) if isinstance(v, str) else orjson.dumps(v).decode() for k, v in found.items()}
+    except TypeError:  # nested beyond reason
+        return Found(dropped=("",))
     return Found(metadata=texts, dropped=() if found else ("",))
 
 
@@ -258,7 +265,7 @@ class Mailgun(ApiProvider):
         words = words_of(body)
         if "Sandbox subdomains" in words:  # only to those whom the account has authorized
             return Meaning.ACCOUNT
-        return Meaning.ADDRESS if re.search(r"\b(?:to|cc|bcc) parameter is not a valid address", words) else None
+        return Meaning.ADDRESS if re.search(r"\b(?:to|cc|bcc)['\"]? parameter is not a valid address", words) else None
 
     def wait(self, response: httpx.Response, body: Any) -> float | None:
         """ "... limit exceeded, try again after 120 seconds"""

@@ -10,7 +10,7 @@ import httpx
 import orjson
 
 from bridge.mime.addressing import Caps
-from bridge.mime.fidelity import Carries, Form
+from bridge.mime.fidelity import Carries, Form, is_shown
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Attachment, Email, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, safe_words
@@ -58,6 +58,7 @@ class Mailjet(ApiProvider):
     max_batch = 50  # from memory, says the source
     max_batch_bytes = 20_000_000  # unverified; refused with mj-0011 it is tried in halves
     needs = Needs(
+        filled_files=True,
         body=True,
         max_subject=255,
         reserved=frozenset(  # send-0011
@@ -198,7 +199,7 @@ class Mailjet(ApiProvider):
 
 def _message(mail: Outgoing) -> dict[str, Any]:
     email, to = mail.email, mail.addressing
-    inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id]
+    inline = [a for a in email.attachments if is_shown(a, email.html)]
     content = {
         "From": _person(mail.sender),
         "To": [_person(m) for m in to.to],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ import orjson
 
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
-from bridge.mime.repair import Needs
-from bridge.model import Addressing, Attachment, Email, Mailbox, Outcome
-from bridge.providers.answers import id_of, json_of, pointed, safe_words
+from bridge.mime.repair import Needs, Repaired
+from bridge.model import Addressing, Attachment, Email, Fault, Mailbox, Outcome
+from bridge.providers.answers import id_of, json_of, pointed, safe_words, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, sent_outcome, without_empty
 from bridge.providers.base import Call
 from bridge.providers.display import bcc_of, format_all, header_object, one_line
@@ -22,6 +23,7 @@ from bridge.providers.outcomes import Meaning, unknown
 from bridge.providers.shapes import quoted
 
 MAX_VARIABLES = 1000  # octets of all custom variables; unverified
+_RECIPIENT = re.compile(r"'(?:to|cc|bcc)\b")
 HOSTS = {stream: f"https://{prefix}.api.mailtrap.io" for stream, prefix in (
     ("transactional", "send"), ("bulk", "bulk"), ("sandbox", "sandbox"),
 )}  # fmt: skip
@@ -67,6 +69,15 @@ class Mailtrap(ApiProvider):
         base: str = settings.url or HOSTS[settings.stream]
         return base
 
+    def mended(self, email: Email) -> Repaired:
+        mended, notes = super().mended(email)
+        metadata = self.features(email).metadata
+        lost = len(metadata) - len(_variables(metadata))
+        return mended, (
+            *notes,
+            f"{lost} metadata dropped, the provider takes {MAX_VARIABLES} octets",
+        ) if lost else notes
+
     # Request
 
     def auth_headers(self) -> dict[str, str]:
@@ -109,11 +120,18 @@ class Mailtrap(ApiProvider):
     def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
         return self._verdict(response, body, addressing)
 
+    def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
+        about_recipient = response.status_code in (400, 422) and _RECIPIENT.search(words_of(body).lower())
+        return Meaning.ADDRESS if about_recipient else None
+
+    def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
+        return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())
+
     def parse_batch(self, response: httpx.Response, calls: Sequence[Call]) -> list[dict[str, Outcome]] | None:
         body = json_of(response.content)
         items = pointed(body, "/responses")
         if response.status_code != 200 or not isinstance(items, list):
-            return [self.parse_response(response, call.addressing) for call in calls]
+            return self.refused_whole(response, calls)
         padded = [*items, *([None] * len(calls))]
         return [self._verdict(response, item, call.addressing) for item, call in zip(padded, calls, strict=False)]
 
@@ -131,11 +149,13 @@ class Mailtrap(ApiProvider):
 
 
 def _blame(words: str) -> Meaning:
-    """Of an item in a batch, which has no status of its own: the texts are all there is."""
+    """The texts are all there is, of an item in a batch even in the place of a status."""
     lower = words.lower()
-    if "domain" in lower or "unauthorized" in lower or "banned" in lower:
+    if _RECIPIENT.search(lower):
+        return Meaning.ADDRESS
+    if "sending from domain" in lower or "unauthorized" in lower or "banned" in lower:
         return Meaning.ACCOUNT
-    return Meaning.QUOTA if "limit" in lower else Meaning.CONTENT
+    return Meaning.QUOTA if "sending limit" in lower else Meaning.CONTENT
 
 
 def _headers(email: Email) -> list[tuple[str, str]]:
@@ -158,7 +178,7 @@ def _attachment(attachment: Attachment) -> dict[str, Any]:
     return found | ({"content_id": attachment.content_id} if attachment.content_id else {})
 
 
-def _variables(metadata: Any) -> dict[str, str]:
+def _variables(metadata: Mapping[str, str]) -> dict[str, str]:
     found = dict(metadata)
     while found and len(orjson.dumps(found)) > MAX_VARIABLES:
         found.popitem()

@@ -76,7 +76,6 @@ class Mandrill(ApiProvider):
         "x-mc-metadata": json_metadata,
         "x-mc-track": _track,
         "x-mc-important": option("important", yes_or_no),
-        "x-mc-subaccount": option("subaccount"),
         "x-mc-ippool": option("ip_pool"),
         "x-mc-*": ignored,
     }
@@ -198,7 +197,6 @@ def _instructions(features: Features) -> list[bytes]:
         "X-MC-Metadata": json.dumps(dict(features.metadata)) if features.metadata else "",
         "X-MC-Track": (",".join(tracked) or "none") if "track_opens" in options else "",
         "X-MC-Important": ("true" if options["important"] else "false") if "important" in options else "",
-        "X-MC-Subaccount": options.get("subaccount", ""),
     }
     return [text_field(name, text) for name, text in texts.items() if text]
 

@@ -11,7 +11,7 @@ from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Attachment, Outcome
-from bridge.providers.answers import id_of, json_of, pointed
+from bridge.providers.answers import id_of, json_of, pointed, safe_words
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
 from bridge.providers.base import Verified
 from bridge.providers.display import bcc_of, format_all, format_mailbox, header_object, one_line
@@ -35,9 +35,11 @@ class Postal(ApiProvider):
         Form(name="raw", carries=Carries(raw=True)),
         Form(name="json", carries=Carries(inline_images=False, type_parameters=False, reply_tos=False)),
     )
+    takes_metadata = False
     caps = Caps(to=50, cc=50, bcc=50, bcc_alone=True)
     needs = Needs(
         body=True,
+        filled_files=True,
         # Overwritten with its own.
         reserved=frozenset({"to", "cc", "bcc", "from", "sender", "subject", "reply-to", "message-id", "content-*"}),
     )
@@ -61,6 +63,9 @@ class Postal(ApiProvider):
         "The first tag goes along with JSON alone; metadata have no place here. Both are dropped otherwise.",
         "Mail over the server's send limit is accepted and held by Postal.",
     )
+
+    def labels(self, form: Form) -> tuple[bool, bool]:
+        return form.name == "json", False
 
     # Request
 
@@ -116,7 +121,9 @@ class Postal(ApiProvider):
 
     def meant(self, meaning: Meaning, response: httpx.Response, body: Any, words: str = "") -> Outcome:
         said = pointed(body, "/data/message")
-        return super().meant(meaning, response, body, words or (one_line(said)[:200] if isinstance(said, str) else ""))
+        return super().meant(
+            meaning, response, body, words or (safe_words(said, self.secrets) if isinstance(said, str) else "")
+        )
 
     # Credentials: the API's other call, for a message that cannot be there
 

@@ -67,6 +67,7 @@ class Postmark(ApiProvider):
     max_batch = 500
     max_batch_bytes = 50_000_000
     needs = Needs(
+        filled_files=True,
         body=True,  # one of the two
         # They have fields of their own; and what is an instruction to Postmark is read, or goes.
         reserved=frozenset({"to", "from", "cc", "bcc", "subject", "reply-to", "content-*", "mime-version", "x-pm-*"}),
@@ -143,9 +144,7 @@ class Postmark(ApiProvider):
         if response.status_code == 200 and isinstance(body, list):
             items = body if len(body) == len(calls) else [None] * len(calls)
             return [self._verdict(response, item, call.addressing) for item, call in zip(items, calls, strict=True)]
-        found = [self.parse_response(response, call.addressing) for call in calls]
-        faults = {outcome.fault for outcomes in found for outcome in outcomes.values()}
-        return None if faults & {Fault.MESSAGE, Fault.RECIPIENT} else found
+        return self.refused_whole(response, calls)
 
     def _verdict(self, response: httpx.Response, item: Any, addressing: Addressing) -> dict[str, Outcome]:
         """Of one message. A code of 0, or none with an id (a delay in the service), is accepted; some may be left out."""

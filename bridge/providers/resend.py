@@ -10,7 +10,7 @@ import httpx
 
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
-from bridge.mime.repair import Needs, Repaired
+from bridge.mime.repair import Needs, Repaired, says_nothing
 from bridge.model import Addressing, Attachment, Email, Fault, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, safe_words, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, one_message_key, sent_outcome, without_empty
@@ -48,6 +48,7 @@ class Resend(ApiProvider):
     max_batch = 100  # https://resend.com/docs/api-reference/emails/send-batch-emails
     max_batch_bytes = 40 * 1024 * 1024  # no number of its own is known, so that of one mail
     needs = Needs(
+        filled_files=True,
         subject=True,
         body=True,
         matching_endings=True,  # else the mail is accepted and silently dropped
@@ -103,6 +104,8 @@ class Resend(ApiProvider):
     def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
         if not isinstance(body, dict):
             return dict.fromkeys(addressing.recipients, unknown("the answer cannot be read"))
+        if not id_of(body.get("id")):
+            return dict.fromkeys(addressing.recipients, unknown("the answer has no id"))
         return self.sent_all(addressing, id_of(body.get("id")))
 
     def parse_batch(self, response: httpx.Response, calls: Sequence[Call]) -> list[dict[str, Outcome]] | None:
@@ -187,11 +190,12 @@ def _headers(email: Email) -> dict[str, Any]:
 
 
 def _attachment(attachment: Attachment, html: str) -> dict[str, Any]:
-    found = {
+    found: dict[str, Any] = {
         "content": quoted(attachment.encoded),
         "filename": attachment.filename,
-        "content_type": attachment.content_type,
     }
+    if not says_nothing(attachment.content_type):  # else it is made from the ending, which then cannot disagree
+        found["content_type"] = attachment.content_type
     # A content id makes it inline, so files that have one for no reason go without.
     cid = attachment.content_id
     shown = cid and (attachment.disposition == "inline" or f"cid:{cid}" in html)

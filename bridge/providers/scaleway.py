@@ -35,6 +35,7 @@ class Scaleway(ApiProvider):
         Form(name="json", carries=Carries(inline_images=False, type_parameters=False, max_size=2_000_000)),
     )
     caps = Caps(total=50)  # nothing is documented; what most APIs take
+    takes_tags = takes_metadata = False
     needs = Needs(
         subject=True,
         body=True,

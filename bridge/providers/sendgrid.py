@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -10,18 +10,18 @@ import orjson
 
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
-from bridge.mime.repair import Needs
-from bridge.model import Addressing, Attachment, Fault, Mailbox, Outcome
+from bridge.mime.repair import Needs, Repaired
+from bridge.model import Addressing, Attachment, Email, Fault, Mailbox, Outcome
 from bridge.providers.answers import safe_words, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, without_empty
 from bridge.providers.base import Call
 from bridge.providers.display import bcc_of, header_object, one_line
 from bridge.providers.features import Found, cut, json_keys, texts_of
-from bridge.providers.outcomes import Meaning
+from bridge.providers.outcomes import Meaning, unknown
 from bridge.providers.shapes import quoted
 
 _AMP = "text/x-amp-html"
-MAX_CUSTOM_ARGS = 10_000  # octets; over it the call is refused
+MAX_CUSTOM_ARGS = 9_900  # octets of 10 000, over which the call is refused; the queue id goes beside them
 
 
 def _categories(value: Any) -> Found | None:
@@ -77,6 +77,7 @@ class Sendgrid(ApiProvider):
     needs = Needs(
         subject=True,  # at least one character
         body=True,
+        filled_files=True,
         # Reserved: refused with 400. The last ones have fields of their own.
         reserved=frozenset(
             {"x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding"}
@@ -88,6 +89,15 @@ class Sendgrid(ApiProvider):
         "SendGrid replaces the Message-ID.",
         "File names that are not ASCII come out garbled in some mail programs.",
     )
+
+    def mended(self, email: Email) -> Repaired:
+        mended, notes = super().mended(email)
+        features = self.features(email)
+        lost = len(features.tags) - 10
+        said = [f"{lost} tags dropped, the provider takes 10"] if lost > 0 else []
+        if len(_custom_args(features.metadata)) < len(features.metadata):
+            said.append(f"metadata dropped over {MAX_CUSTOM_ARGS} octets")
+        return mended, (*notes, *said)
 
     # Request
 
@@ -123,8 +133,8 @@ class Sendgrid(ApiProvider):
                 "content": [{"type": kind, "value": text} for kind, text in bodies if text],
                 "attachments": [_attachment(a) for a in email.attachments],
                 "headers": _headers(mail),
-                "categories": cut(features.tags, most=10, length=255),
-                "custom_args": _custom_args(mail),
+                "categories": list(dict.fromkeys(cut(features.tags, most=10, length=255))),
+                "custom_args": _custom_args(features.metadata),
                 "send_at": features.options.get("send_at"),
                 "ip_pool_name": features.options.get("ip_pool_name"),
                 "asm": {"group_id": group} if (group := features.options.get("asm_group_id")) else None,
@@ -134,13 +144,13 @@ class Sendgrid(ApiProvider):
     # Response
 
     def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
+        if response.status_code != 202:
+            return dict.fromkeys(addressing.recipients, unknown(f"HTTP {response.status_code} is not its answer"))
         return self.sent_all(addressing, safe_words(response.headers.get("x-message-id", "")))
 
     def parse_batch(self, response: httpx.Response, calls: Sequence[Call]) -> list[dict[str, Outcome]] | None:
         """All or nothing. One id for all personalizations; events carry the address beside it."""
-        found = [self.parse_response(response, call.addressing) for call in calls]
-        faults = {outcome.fault for outcomes in found for outcome in outcomes.values()}
-        return None if faults & {Fault.MESSAGE, Fault.RECIPIENT} else found
+        return self.refused_whole(response, calls)
 
     def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
         return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())
@@ -196,9 +206,9 @@ def _headers(mail: Outgoing) -> dict[str, Any]:
     return found | ({"Message-ID": mail.email.message_id} if mail.email.message_id else {})
 
 
-def _custom_args(mail: Outgoing) -> dict[str, str]:
+def _custom_args(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata comes back in every event; too much of it is refused, so the last ones go."""
-    found = dict(mail.features.metadata)
+    found = dict(metadata)
     while len(orjson.dumps(found)) > MAX_CUSTOM_ARGS:
         found.popitem()
     return found
@@ -211,6 +221,6 @@ def _fields(body: Any) -> list[str]:
 
 
 def _names_recipient(name: str) -> bool:
-    """`personalizations.0.to.1.email`"""
+    """`personalizations.0.to.1.email`, `personalizations.0.to`"""
     parts = name.split(".")
-    return parts[0] == "personalizations" and bool({"to", "cc", "bcc"} & set(parts)) and "email" in parts
+    return parts[0] == "personalizations" and bool({"to", "cc", "bcc"} & set(parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +13,15 @@ import httpx
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps, a_label
 from bridge.mime.compose import address_field, text_field
-from bridge.mime.fidelity import Carries, Form
+from bridge.mime.fidelity import Carries, Form, is_shown
 from bridge.mime.repair import SIGNATURES, Needs
-from bridge.model import Addressing, Attachment, Mailbox, Outcome, split_address
+from bridge.model import Addressing, Attachment, Fault, Mailbox, Outcome, split_address
 from bridge.providers.answers import id_of, json_of, pointed, words_of
 from bridge.providers.api import ApiProvider, ApiSettings, Outgoing, without_empty
 from bridge.providers.base import Policy, Verified
 from bridge.providers.display import one_line
 from bridge.providers.features import Features, Found, ignored, option, pairs
-from bridge.providers.outcomes import Meaning
+from bridge.providers.outcomes import Meaning, unknown
 from bridge.providers.shapes import quoted, typed
 from bridge.providers.sigv4 import Keys, SigV4
 
@@ -29,6 +29,7 @@ MAX_SIZE = 40_000_000  # after encoding: https://docs.aws.amazon.com/ses/latest/
 MAX_TAGS = 50
 # MessageRejected has no code of its own for a sender that is not verified; the second text is moto's.
 _NOT_OURS = ("not verified", "authority to send")
+_BAD_REQUEST = re.compile(r"\b(?:BadRequest|Validation)Exception\b")
 _NOT_IN_TAG = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -60,12 +61,27 @@ class Ses(ApiProvider):
     caps = raw_caps = Caps(total=50, bcc_alone=True)  # To, Cc and Bcc together
     raw_seven_bit = True
     # It puts a Date and a Message-ID of its own and signs the mail; of X-SES- fields some name an identity to send as.
-    raw_drops = SIGNATURES | {"x-ses-*"}
+    # Sender and Return-Path would have to be verified as well.
+    raw_drops = SIGNATURES | {"x-ses-*", "sender", "return-path"}
     needs = Needs(
         body=True,
         max_headers=15,
+        max_value=870,  # 995 octets, and 996 with the name of up to 126
         reserved=frozenset(
-            {"to", "cc", "bcc", "from", "subject", "reply-to", "date", "message-id", "content-*", "mime-version"}
+            {
+                "to",
+                "cc",
+                "bcc",
+                "from",
+                "sender",
+                "return-path",
+                "subject",
+                "reply-to",
+                "date",
+                "message-id",
+                "content-*",
+                "mime-version",
+            }
         ),
     )
     readers = {
@@ -148,7 +164,7 @@ class Ses(ApiProvider):
             "Subject": {"Data": one_line(email.subject), "Charset": "UTF-8"},
             "Body": body,
             "Headers": [{"Name": name, "Value": _ascii(value)} for name, value in email.headers],
-            "Attachments": [_attachment(a) for a in email.attachments],
+            "Attachments": [_attachment(a, email.html) for a in email.attachments],
         }
         content = {
             "FromEmailAddress": _written(mail.sender),
@@ -175,7 +191,10 @@ class Ses(ApiProvider):
     # Response
 
     def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
-        return self.sent_all(addressing, id_of(pointed(body, "/MessageId")))
+        message_id = id_of(pointed(body, "/MessageId"))
+        if not message_id:
+            return dict.fromkeys(addressing.recipients, unknown("the answer has no MessageId"))
+        return self.sent_all(addressing, message_id)
 
     def code(self, response: httpx.Response, body: Any) -> str:
         """`com.amazon...#MessageRejected` or `TooManyRequestsException:http://...`"""
@@ -192,6 +211,10 @@ class Ses(ApiProvider):
         if found is None and code and response.status_code == 400:
             return Meaning.TEMPORARY
         return found
+
+    def refused_together(self, outcomes: Mapping[str, Outcome], addressing: Addressing) -> bool:
+        """An address may be what is bad about a bad request; which is not told."""
+        return all(o.fault is Fault.MESSAGE and _BAD_REQUEST.search(o.detail) for o in outcomes.values())
 
     # Credentials: GetAccount, which wants a permission of its own
 
@@ -241,9 +264,9 @@ def _tags(features: Features) -> list[dict[str, str]]:
     return [{"Name": name, "Value": value} for name, value in cleaned.items() if name and value][:MAX_TAGS]
 
 
-def _attachment(attachment: Attachment) -> dict[str, Any]:
+def _attachment(attachment: Attachment, html: str) -> dict[str, Any]:
     kind = typed(attachment)
-    inline = attachment.disposition == "inline" and attachment.content_id
+    inline = is_shown(attachment, html)
     found = {
         "FileName": attachment.filename[:255],
         "RawContent": quoted(attachment.encoded),

@@ -120,6 +120,11 @@ def typed(attachment: Attachment) -> str:
     return write_type(attachment.content_type, attachment.parameters)
 
 
+def is_image(attachment: Attachment) -> bool:
+    """Where inline parts must be images, others go with the files."""
+    return attachment.content_type.startswith("image/")
+
+
 def quoted(encoded: bytes) -> orjson.Fragment:
     """Base64 as a JSON string without a look inside: its alphabet needs no escapes."""
     return orjson.Fragment(b'"%b"' % encoded)

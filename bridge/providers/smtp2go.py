@@ -11,11 +11,11 @@ from bridge.mime.addressing import Caps, hidden_alone
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Email, Fault, Outcome
-from bridge.providers.answers import id_of, pointed
-from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
+from bridge.providers.answers import id_of, pointed, safe_words
+from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, named_in, sent_outcome, without_empty
 from bridge.providers.display import format_all, format_mailbox, one_line
 from bridge.providers.outcomes import Meaning, unknown
-from bridge.providers.shapes import quoted
+from bridge.providers.shapes import is_image, quoted
 
 _PREFIX = "E_ApiResponseCodes."
 
@@ -37,6 +37,7 @@ class Smtp2go(ApiProvider):
         Form(name="raw", carries=Carries(raw=True, max_size=50_000_000)),  # unverified
         Form(name="json", carries=Carries(type_parameters=False, max_size=50_000_000)),
     )
+    takes_tags = takes_metadata = False
     raw_envelope = False  # mailed are those of To and Cc
     caps = Caps(to=100, cc=100, bcc=100)
     raw_caps = Caps(to=100, cc=100, bcc=100, once=True)  # they are read from the header, where case counts for nobody
@@ -77,7 +78,7 @@ class Smtp2go(ApiProvider):
         email, to = mail.email, mail.addressing
         reply_to = ", ".join(format_all(email.reply_to))
         headers = [*email.headers, *([("Reply-To", reply_to)] if reply_to else [])]
-        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id]
+        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id and is_image(a)]
         content = {
             "sender": format_mailbox(mail.sender),
             "to": format_all(to.to),
@@ -109,9 +110,12 @@ class Smtp2go(ApiProvider):
         if not failed:
             return dict.fromkeys(addressing.recipients, sent)
         refusal = self.meant(Meaning.RECIPIENT, response, body, "refused by the mail service")
+        named = [(r, refusal) for r in named_in(failures, addressing.recipients)]
         if not data["succeeded"]:
-            return dict.fromkeys(addressing.recipients, refusal)
-        named = [(r, refusal) for r in addressing.recipients if r in failures]
+            words = safe_words(failures, self.secrets)
+            # Of all at once it is about the sender, mostly: "Verification failed for <noreply@example.com>".
+            meaning = Meaning.ACCOUNT if "verification failed" in words.lower() else Meaning.TEMPORARY
+            return by_recipient(addressing, named, self.meant(meaning, response, body, words))
         return by_recipient(addressing, named, sent if len(named) == failed else unknown("some failed, not told which"))
 
     def code(self, response: httpx.Response, body: Any) -> str:
@@ -130,7 +134,9 @@ class Smtp2go(ApiProvider):
 
     def meant(self, meaning: Meaning, response: httpx.Response, body: Any, words: str = "") -> Outcome:
         said = pointed(body, "/data/error")
-        return super().meant(meaning, response, body, words or (one_line(said)[:200] if isinstance(said, str) else ""))
+        return super().meant(
+            meaning, response, body, words or (safe_words(said, self.secrets) if isinstance(said, str) else "")
+        )
 
     def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
         return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())

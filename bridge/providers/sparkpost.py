@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import orjson
 
 from bridge.mime.addressing import Caps
 from bridge.mime.compose import address_field, text_field
@@ -18,14 +20,15 @@ from bridge.mime.repair import Needs
 from bridge.mime.seven_bit import ADDRESSES
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Outcome
 from bridge.providers.answers import id_of, pointed
-from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
+from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, named_in, sent_outcome, without_empty
 from bridge.providers.display import format_all, header_object, one_line
 from bridge.providers.features import Found, cut, json_keys, texts_of
 from bridge.providers.outcomes import Meaning, unknown
-from bridge.providers.shapes import quoted, typed
+from bridge.providers.shapes import is_image, quoted, typed
 from bridge.reply import Reply
 
 _AMP = "text/x-amp-html"
+MAX_METADATA = 10_000  # octets
 _FIELD = re.compile(rb"([^\s:]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)\n?")
 # Of the SMTP service's header. Not `cc`, `bcc`, `archive`, `return_path`, `substitution_data` nor `start_time`.
 _OPTIONS = frozenset({"open_tracking", "click_tracking", "initial_open", "transactional", "inline_css"})
@@ -123,7 +126,7 @@ class Sparkpost(ApiProvider):
         email, to = mail.email, mail.addressing
         headers = header_object(email.headers) | ({"CC": ", ".join(format_all(to.cc))} if to.cc else {})
         name = one_line(mail.sender.name)
-        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id]
+        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id and is_image(a)]
         content = {
             "from": {"email": mail.sender.email} | ({"name": name} if name else {}),
             "subject": one_line(email.subject),
@@ -149,7 +152,7 @@ class Sparkpost(ApiProvider):
             "recipients": [{"address": address} | ({"tags": tags} if tags else {}) for address in addresses],
             "content": content,
             "campaign_id": campaign.encode()[:64].decode("utf-8", "ignore"),
-            "metadata": dict(features.metadata),
+            "metadata": _metadata(features.metadata),
         }
         return self.post("/api/v1/transmissions", without_empty(payload))
 
@@ -167,8 +170,7 @@ class Sparkpost(ApiProvider):
         if not results["total_accepted_recipients"]:
             return dict.fromkeys(addressing.recipients, refusal)
         # The errors say which recipient they are about in their texts alone.
-        texts = str(results.get("rcpt_to_errors"))
-        named = [(r, refusal) for r in addressing.recipients if r in texts]
+        named = [(r, refusal) for r in named_in(str(results.get("rcpt_to_errors")), addressing.recipients)]
         return by_recipient(
             addressing, named, sent if len(named) == rejected else unknown("some were refused, not told which")
         )
@@ -214,6 +216,13 @@ def _marked(email: Email) -> bool:
     boxes = (email.sender, *email.to, *email.cc, *email.reply_to)
     texts = (email.subject, *(m.name for m in boxes), *(m.email for m in boxes), *(v for _, v in email.headers))
     return any("{{" in text for text in texts)
+
+
+def _metadata(given: Mapping[str, str]) -> dict[str, str]:
+    found = dict(given)
+    while len(orjson.dumps(found)) > MAX_METADATA:
+        found.popitem()
+    return found
 
 
 def _file(attachment: Attachment, name: str) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import httpx
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form
 from bridge.mime.repair import Needs
-from bridge.model import Addressing, Mailbox, Outcome
+from bridge.model import Addressing, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, pointed
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, without_empty
 from bridge.providers.display import bcc_of, header_object, one_line
-from bridge.providers.outcomes import Meaning
-from bridge.providers.shapes import quoted
+from bridge.providers.outcomes import Meaning, unknown
+from bridge.providers.shapes import is_image, quoted
 
 _PREFIX = "Zoho-enczapikey "  # the console shows the token with it
 
@@ -34,6 +34,7 @@ class Zeptomail(ApiProvider):
         # 15 MB with attachments: unverified
         Form(name="json", carries=Carries(type_parameters=False, max_size=15_000_000)),
     )
+    takes_tags = takes_metadata = False
     caps = Caps(total=50)  # nothing is documented; what most APIs take
     needs = Needs(
         subject=True,
@@ -74,7 +75,7 @@ class Zeptomail(ApiProvider):
 
     def json_request(self, mail: Outgoing) -> httpx.Request:
         email, to = mail.email, mail.addressing
-        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id]
+        inline = [a for a in email.attachments if a.disposition == "inline" and a.content_id and is_image(a)]
         content = {
             "from": _address(mail.sender),
             "to": [{"email_address": _address(m)} for m in to.to],
@@ -99,10 +100,16 @@ class Zeptomail(ApiProvider):
 
     # Response
 
+    def refused_together(self, outcomes: Any, addressing: Addressing) -> bool:
+        return all(outcome.fault is Fault.RECIPIENT for outcome in outcomes.values())
+
     def accepted(self, response: httpx.Response, body: Any, addressing: Addressing) -> dict[str, Outcome]:
         if isinstance(body, dict) and "error" in body:
             return self.refused(response, body, addressing)
-        return self.sent_all(addressing, id_of(pointed(body, "/request_id")))
+        request_id = id_of(pointed(body, "/request_id"))
+        if not request_id and not pointed(body, "/data"):
+            return dict.fromkeys(addressing.recipients, unknown("the answer has no request id"))
+        return self.sent_all(addressing, request_id)
 
     def code(self, response: httpx.Response, body: Any) -> str:
         inner, outer = id_of(pointed(body, "/error/details/0/code")), id_of(pointed(body, "/error/code"))
@@ -111,6 +118,9 @@ class Zeptomail(ApiProvider):
     def meaning(self, response: httpx.Response, body: Any) -> Meaning | None:
         """A code nobody knows says nothing of the mail: temporary."""
         found = super().meaning(response, body)
+        target = str(pointed(body, "/error/details/0/target") or "")
+        if found is Meaning.CONTENT and target.partition("[")[0] in ("to", "cc", "bcc"):
+            return Meaning.ADDRESS
         if found is None and self.code(response, body) and response.status_code in (200, 201, 400):
             return Meaning.TEMPORARY
         return found

@@ -58,6 +58,48 @@ def test_each_repair_changes_one_thing_and_says_so(fields: dict, needs: Needs, c
 
 
 @pytest.mark.parametrize(
+    ("name", "kind", "sent"),
+    [
+        ("scan.txt", "application/pdf", "text/plain"),
+        ("data.csv", "application/vnd.ms-excel", "text/csv"),
+        ("photo.jpeg", "image/jpeg", ""),
+        ("photo.jpg", "image/jpg", ""),
+        ("invoice.pdf", "application/octet-stream", ""),
+        ("x.unheardof", "application/pdf", ""),
+    ],
+)
+def test_a_type_gives_way_to_the_ending_people_see(name: str, kind: str, sent: str) -> None:
+    mended, notes = repaired(email(attachments=(attachment(name, kind),)), Needs(matching_endings=True))
+
+    assert [(a.filename, a.content_type) for a in mended.attachments] == [(name, sent or kind)]
+    assert bool(notes) == bool(sent)
+
+
+def test_an_empty_file_a_reply_to_that_is_none_and_a_misspelt_bcc() -> None:
+    given = email(
+        attachments=(Attachment(filename="a.txt", content_type="text/plain", encoded=b"", size=0),),
+        reply_to=(Mailbox("noreply"), Mailbox("a@m\u00fcller.example")),
+        headers=(('"Bcc"', "secret@example.org"), (".bcc:", "secret@example.org"), ("X-Empty", ""), ("X-A", "1")),
+    )
+    mended, notes = repaired(given, Needs(filled_files=True))
+
+    assert [a.size for a in mended.attachments] == [2]
+    assert mended.reply_to == (Mailbox("a@xn--mller-kva.example"),)
+    assert mended.headers == (("X-A", "1"),)
+    assert len(notes) == 3
+
+
+def test_of_too_many_header_fields_those_that_matter_are_kept() -> None:
+    given = email(
+        headers=(*((f"X-{n}", "1") for n in range(5)), ("Auto-Submitted", "auto-generated"), ("List-Id", "x"))
+    )
+    mended, notes = repaired(given, Needs(max_headers=3))
+
+    assert [name for name, _ in mended.headers] == ["Auto-Submitted", "List-Id", "X-0"]
+    assert len(notes) == 4
+
+
+@pytest.mark.parametrize(
     ("given", "kind", "needs", "sent"),
     [
         ("", "application/pdf", Needs(), "attachment-1.pdf"),
@@ -66,7 +108,7 @@ def test_each_repair_changes_one_thing_and_says_so(fields: dict, needs: Needs, c
         ("Rechnung für Ärger.pdf", "application/pdf", Needs(ascii_filenames=True), "Rechnung fur Arger.pdf"),
         ("請求書.pdf", "application/pdf", Needs(ascii_filenames=True), "attachment-1.pdf"),
         ("scan", "application/pdf", Needs(matching_endings=True), "scan.pdf"),
-        ("scan.txt", "application/pdf", Needs(matching_endings=True), "scan.txt.pdf"),
+        (".profile", "text/plain", Needs(matching_endings=True), ".profile.txt"),
     ],
 )
 def test_names_of_files(given: str, kind: str, needs: Needs, sent: str) -> None:

@@ -164,11 +164,16 @@ def _leaves(message: Message) -> Iterator[Message]:
     waiting = [message]
     while waiting:
         part = waiting.pop()
-        children = part.get_payload()
+        children = _children(part)
         if isinstance(children, list) and not _content_type(part).startswith("message/"):
             waiting.extend(child for child in reversed(children) if isinstance(child, Message))
         else:
             yield part
+
+
+def _children(part: Message) -> Any:
+    """Not a list for a part without parts; reading one in an odd charset may raise."""
+    return _or_else(lambda: part.get_payload(), lambda: None)
 
 
 def _is_attached(part: Message) -> bool:
@@ -188,7 +193,7 @@ def _content_type(part: Message) -> str:
 
 
 def _octets(part: Message) -> bytes:
-    children = part.get_payload()
+    children = _children(part)
     if isinstance(children, list):
         messages = [child for child in children if isinstance(child, Message)]
         return _or_else(lambda: b"".join(child.as_bytes(policy=_VERBATIM) for child in messages), lambda: b"")

@@ -346,6 +346,14 @@ class ApiContract:
 
         assert (mail.tags == ("welcome",)) == self.takes_tags
         assert ({"order": "17", "shop": "3"}.items() <= dict(mail.metadata).items()) == self.takes_metadata
+        message = mails.raw(mails.build(X_Bridge_Tag="welcome", X_Bridge_Metadata="order=17; shop=3"))
+        repairs = bench.provider.repairs(parse(message), mails.envelope())
+        # What has no place there is named; what has one may be written in another way than here (Resend's tags have names).
+        has_tags, has_metadata = bench.provider.labels(bench.provider.form(parse(message)))
+        assert ("tags dropped, the provider has none" in repairs) == (not has_tags)
+        assert ("metadata dropped, the provider has none" in repairs) == (not has_metadata)
+        assert has_tags or not self.takes_tags
+        assert has_metadata or not self.takes_metadata
         assert not [name for name, _ in mail.headers if name.lower().startswith("x-bridge-")]
         assert b"X-Bridge-" not in b"".join(request.content for request in bench.requests)
 

@@ -83,7 +83,7 @@ class TestMailtrap(ApiContract):
         found = await bench.provider.send_many(calls)
 
         assert [next(iter(o.values())).status for o in found] == ["sent", "bounced", "sent"]
-        assert meant(found[1]["blocked@example.org"]) == EXPECTED["P"]
+        assert meant(found[1]["blocked@example.org"]) == EXPECTED["A"]
 
     async def test_a_batch_that_is_refused_as_a_whole_is_read_by_its_status(self, bench: Bench) -> None:
         email = parse(mails.raw(mails.build()))

@@ -117,12 +117,12 @@ class TestResend(ApiContract):
         repairs = bench.provider.repairs(parse(mails.raw(message)), mails.envelope())
         assert repairs == ("header Resend-Idempotency-Key dropped, the provider refuses it",)
 
-    async def test_a_file_gets_the_ending_of_its_type(self, bench: Bench) -> None:
+    async def test_a_file_is_of_the_type_its_ending_says(self, bench: Bench) -> None:
         message = mails.build()
         message.add_attachment(mails.PDF, maintype="application", subtype="pdf", filename="scan.png")
         mail = await bench.received(message)
 
-        assert [a.filename for a in mail.attachments] == ["scan.png.pdf"]
+        assert [(a.filename, a.content_type) for a in mail.attachments] == [("scan.png", "image/png")]
 
     async def test_a_content_id_that_the_html_does_not_show_makes_no_file_inline(self, bench: Bench) -> None:
         message = mails.build()
@@ -215,13 +215,31 @@ class TestResend(ApiContract):
         assert found is not None
         assert [meant(next(iter(o.values()))) for o in found] == [EXPECTED[letter] for letter in letters]
 
-    @pytest.mark.parametrize("failure", ["invalid_idempotent_request:1", "html:1,status=502"])
+    @pytest.mark.parametrize("failure", ["invalid_idempotent_request:9", "html:9,status=502"])
     async def test_an_unknown_batch_may_mail_twice_when_it_is_tried_again(self, bench: Bench, failure: str) -> None:
         bench.sandbox.fail(f"resend={failure}")
         found = await bench.provider.send_many(calls_for(bench, [ANN, BOB]))
 
         outcomes = [o for outcomes in found for o in outcomes.values()]
         assert [(o.status, o.keyless) for o in outcomes] == [("unknown", True)] * 2
+
+    @pytest.mark.parametrize("failure", ["lost:1", "html:1,status=504", "concurrent_idempotent_requests:1"])
+    async def test_a_lost_batch_is_asked_for_again_under_its_key_and_mails_once(
+        self, bench: Bench, failure: str
+    ) -> None:
+        bench.sandbox.fail(f"resend={failure}")
+        found = await bench.provider.send_many(calls_for(bench, [ANN, BOB]))
+
+        assert [o.status for outcomes in found for o in outcomes.values()] == ["sent"] * 2
+        assert sorted(r for mail in bench.mails for r in mail.recipients) == [ANN, BOB]
+        assert len({r.headers["idempotency-key"] for r in bench.requests}) == 1
+
+    async def test_a_batch_that_was_lost_once_is_unknown_whatever_comes_after(self, bench: Bench) -> None:
+        bench.sandbox.fail("resend=reset:1")
+        bench.sandbox.fail("resend=503:9")
+        found = await bench.provider.send_many(calls_for(bench, [ANN, BOB]))
+
+        assert [(o.status, o.keyless) for outcomes in found for o in outcomes.values()] == [("unknown", True)] * 2
 
     async def test_a_batch_refused_as_a_whole_is_tried_in_halves(self, bench: Bench) -> None:
         bench.sandbox.fail("resend=validation_error:1")
