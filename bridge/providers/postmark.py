@@ -32,6 +32,7 @@ FORBIDDEN = frozenset(
 )  # fmt: skip
 _METADATA = "x-pm-metadata-"
 _LINKS = {name.lower(): name for name in ("None", "HtmlAndText", "HtmlOnly", "TextOnly")}
+_NOT_IN_CID = re.compile(r"[\s<>]+")
 _STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 # "Message OK, but will not deliver to these inactive addresses: a@x, b@y. Inactive recipients are ones that ..."
@@ -222,7 +223,7 @@ def _attachment(attachment: Attachment, html: str) -> dict[str, str | Any]:
     }
     cid = f"cid:{attachment.content_id}"
     shown = attachment.content_id and (attachment.disposition == "inline" or cid in html)
-    return found | ({"ContentID": cid} if shown else {})
+    return found | ({"ContentID": _NOT_IN_CID.sub("_", cid)} if shown else {})
 
 
 def _metadata(given: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:

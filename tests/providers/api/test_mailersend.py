@@ -125,6 +125,19 @@ class TestMailersend(ApiContract):
         assert meant(outcomes[2]) == EXPECTED["X"]
         assert len({outcome.provider_message_id for outcome in outcomes} - {""}) == 2
 
+    @pytest.mark.parametrize("failure", ["validation:1", "400:1", "too_large:1"])
+    async def test_a_bulk_call_refused_as_a_whole_is_halved(self, bench: Bench, failure: str) -> None:
+        bench.sandbox.fail(f"mailersend={failure}")
+        found = await bench.provider.send_many(calls_to(bench, ANN, BOB))
+
+        assert {o.status for outcomes in found for o in outcomes.values()} == {"sent"}
+
+    def test_a_bulk_call_that_failed_is_not_called_sent(self, bench: Bench) -> None:
+        data = {"state": "failed", "validation_errors": None, "messages_id": None}
+        found = bench.provider._checked(httpx.Response(200), data, calls_to(bench, ANN, BOB))  # type: ignore[attr-defined]
+
+        assert {o.status for outcomes in found for o in outcomes.values()} == {"unknown"}
+
     async def test_a_bulk_call_whose_result_does_not_come_is_unknown(self, sandbox: Sandbox) -> None:
         provider = self.make(sandbox, timeout=0.8)  # no time for a look
         found = await provider.send_many(calls_to(Bench(provider, sandbox), ANN, BOB))
