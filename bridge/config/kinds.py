@@ -18,10 +18,12 @@ from bridge.config.provider_base import (
     url_problems,
 )
 from bridge.config.section import Problem
-from bridge.config.types import Count, ExistingFile, Secret, Size, is_domain, mask_url
+from bridge.config.types import ExistingFile, Secret, Size, is_domain, mask_url
 
 
 def _maybe_url(url: str) -> str:
+    if "?" in url:
+        raise ValueError("ends in a ?query, which a base address has none of")
     return check_url(url).rstrip("/") if url else ""
 
 
@@ -55,8 +57,9 @@ class ApiProvider(ProviderBase):
         description="The API's base address, instead of scheme and host of the documented one: a sovereign cloud, a proxy, the "
         "sandbox. Empty: the documented one.",
     )
-    batch: Count | Literal[0] = Field(
+    batch: int = Field(
         default=0,
+        ge=0,
         description="Messages in one call at most, where the API takes several. 0: as many as it takes; 1: one by one.",
     )
     keepalive: Keepalive = 5.0
@@ -71,6 +74,9 @@ class ApiProvider(ProviderBase):
             value = getattr(self, key)
             if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
                 yield key, "is required"
+        for key, value in self:
+            if isinstance(value, SecretStr) and not value.get_secret_value().isascii():
+                yield key, "holds a character that no key has"
         if self.regions and self.region.lower() not in ("", *self.regions):
             yield "region", f"is one of {', '.join(self.regions)}, or empty"
         elif not self.regions:
@@ -265,7 +271,7 @@ class SmtpProvider(ProviderBase):
     """A smarthost."""
 
     kind: Literal["smtp"] = kind_field()
-    host: str = Field(description="The smarthost's name or address.", examples=["smtp.example.com"])
+    host: str = Field(min_length=1, description="The smarthost's name or address.", examples=["smtp.example.com"])
     port: Port = Field(default=0, description="0: 587, with implicit TLS 465, without TLS 25.")
     tls: Literal["none", "starttls", "implicit"] = Field(
         default="starttls", description="none, starttls (required, not only tried) or implicit."
@@ -276,6 +282,7 @@ class SmtpProvider(ProviderBase):
     max_size: Size = Field(default=0, description="The largest message it takes; a larger one is refused. 0: no limit.")
 
     def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
         if bool(self.username) != bool(self.password.get_secret_value()):
             yield ("password" if self.username else "username"), "is required with the other"
         if self.username and self.tls == "none":

@@ -31,7 +31,8 @@ NO_SLOT = Outcome(
 
 
 class Attempt:
-    """A running attempt. `outcomes` grows as calls end; `begun` is True from the moment a call may reach the provider.
+    """A running attempt. `outcomes` grows as calls end; `begun` is True from the moment a call may reach the provider,
+    `batched` when one has left in a request with others: under another key than a later call will have.
 
     `waited`: a client waits for it, and its reply says what became of the message, so what was sent is not logged twice.
     `alone`: its calls never share a request with those of other messages.
@@ -58,6 +59,7 @@ class Attempt:
         self.recipients = tuple(r for group in groups for r in group)
         self.outcomes: dict[str, Outcome] = {}
         self.begun = False
+        self.batched = False
         self.withdrawn = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
@@ -107,7 +109,8 @@ class Attempt:
     def give_up(self) -> None:
         """Whoever reads the outcomes finds one for every recipient; of a call that may have gone out nothing is known."""
         status: Literal["unknown", "deferred"] = "unknown" if self.begun else "deferred"
-        outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+        keyless = self.begun and self.batched
+        outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER, keyless=keyless)
         self.outcomes.update(dict.fromkeys(self.pending, outcome))
 
     def add(self, recipient: str, outcome: Outcome, **facts: Any) -> None:

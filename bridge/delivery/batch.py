@@ -131,6 +131,7 @@ class Batches:
 
         for entry in entries:
             entry.attempt.begun = True
+            entry.attempt.batched = entry.attempt.batched or len(entries) > 1
             entry.made.add_done_callback(abandon)
 
     def _finished(self, request: asyncio.Task[None]) -> None:

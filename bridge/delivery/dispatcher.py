@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -108,7 +109,7 @@ class Dispatcher:
             return
         facts = {"batch": made.batch} if made.batch > 1 else {}
         for recipient in call.addressing.recipients:
-            outcome = made.outcomes.get(recipient) or NO_OUTCOME
+            outcome = made.outcomes.get(recipient) or replace(NO_OUTCOME, keyless=made.batch > 1)
             attempt.add(recipient, outcome, duration_ms=made.duration_ms, **facts)
             self._note_account(outcome)
 

@@ -18,7 +18,7 @@ LINE = 76  # RFC 5322 2.1.1 asks for 78, RFC 2047 2 for 76
 MAX_LINE = 998  # RFC 5322 2.1.1: must
 _WORD_OCTETS = 45  # 60 characters of base64: with its marks an encoded word has 72, the limit is 75
 _ATOMS = re.compile(r"[\w!#$%&'*+/=?^`{|}~ -]+", re.ASCII)
-_PLAIN_VALUE = re.compile(r"[ -!#-\[\]-~]{0,60}")  # between quotes, nothing to escape
+_PLAIN_VALUE = re.compile(r"[ -!#-\[\]-~]{0,100}")  # between quotes, nothing to escape
 _SECTION_LENGTH = 48
 
 
@@ -44,7 +44,7 @@ def parameter_field(name: str, value: str, params: Mapping[str, str]) -> bytes:
 
 def _words(text: str) -> Iterator[str]:
     """The text itself when it can stand there; else as encoded words, whole, for a reader joins them without a blank."""
-    if _bare(text) and all(len(word) < MAX_LINE // 2 for word in text.split(" ")):
+    if _bare(text) and all(len(word) < MAX_LINE - 100 for word in text.split(" ")):
         yield from text.split(" ")
     else:
         yield from encoded_words(text)

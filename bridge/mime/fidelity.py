@@ -21,8 +21,8 @@ class Carries:
     raw message or of the estimated payload (bodies plus attachments in base64), 0 for none known. `max_recipients`: in one
     call, 0 for none known. `envelope`: recipients are named apart from To and Cc. `alternative_types`: bodies beside text and
     HTML that can be carried one by one, `alternatives`: any. `type_parameters`: an attachment keeps the parameters of its
-    type (`method` of an invitation). `endings`: the file endings that are taken, () for all. `protected`: signed and encrypted
-    mail stays what it is (always so with `raw`).
+    type (`method` of an invitation). `endings`: the file endings that are taken, () for all. Signed and encrypted mail
+    stays what it is with `raw` alone.
     """
 
     raw: bool = False

@@ -20,7 +20,8 @@ from bridge.mime.transfer import decode_transfer
 from bridge.model import split_address
 
 ADDRESSES = frozenset(
-    {"from", "sender", "reply-to", "to", "cc", "bcc"}
+    {"from", "sender", "reply-to", "to", "cc", "bcc", "errors-to", "return-receipt-to", "disposition-notification-to"}
+    | {"mail-followup-to", "mail-reply-to"}
     | {f"resent-{name}" for name in ("from", "sender", "to", "cc", "bcc", "reply-to")}
 )
 _PARAMETERS = frozenset({"content-type", "content-disposition"})
@@ -135,7 +136,8 @@ class _Work:
             mailboxes = parse_mailboxes(value)
             if not all(split_address(mailbox.email)[0].isascii() for mailbox in mailboxes):
                 self.problems.add("smtputf8")
-            return address_field(name, mailboxes)
+            if mailboxes:
+                return address_field(name, mailboxes)
         if lower in _PARAMETERS:
             parsed = parse_value(value)
             return parameter_field(name, parsed.value, parsed.params)

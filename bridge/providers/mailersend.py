@@ -14,7 +14,7 @@ import httpx
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form, Loss
-from bridge.mime.repair import Needs, Repaired, ending_for, ending_of
+from bridge.mime.repair import Needs, Repaired, ending_for, ending_of, is_meaningful
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, safe_words
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
@@ -81,7 +81,7 @@ class Mailersend(ApiProvider):
     probe_wants_more = True
     notes = (
         "Header fields of the mail's own are for Professional plans and up: set `custom_headers = true` there. Else they are "
-        "left out, but for In-Reply-To, References and Precedence.",
+        "left out (of List- and Auto-Submitted that is a loss), but for In-Reply-To, References and Precedence.",
         "At most 10 people may be hidden in a call, so mail with more of them becomes several calls.",
         "A bulk call is checked by MailerSend after it was taken: its result is asked for until it is known or `timeout` is "
         "over. Not known in time means not known whether it was sent; `batch = 1` avoids that. Trial accounts: `batch = 5`.",
@@ -105,11 +105,21 @@ class Mailersend(ApiProvider):
             self.needs = replace(self.needs, only_headers=frozenset(), reserved=taken)  # type: ignore[misc]
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
-        found = super().losses(email, envelope)
+        found = (*super().losses(email, envelope), *self._unsaid(email))
         if any(len(body.encode("utf-8", "replace")) > MAX_BODY for body in (email.text, email.html)):
             reply = Reply(552, "5.3.4", f"Message too big for the provider: a body of more than {MAX_BODY} octets")
             return (Loss("size", f"a body of more than {MAX_BODY} octets", reply), *found)
         return found
+
+    def _unsaid(self, email: Email) -> tuple[Loss, ...]:
+        """Header fields that mean something to programs, where the plan takes none."""
+        names = dict.fromkeys(
+            name for name, _ in email.headers if is_meaningful(name.lower()) and name.lower() not in _THREADS
+        )
+        if self.settings.custom_headers or not names:
+            return ()
+        text = f"the header {', '.join(names)}"
+        return (Loss("headers", text, Reply.safe(554, "5.6.5", f"The provider cannot carry {text}")),)
 
     def mended(self, email: Email) -> Repaired:
         """A file without an ending would be refused."""

@@ -103,8 +103,8 @@ class SmtpProvider(Provider):
             options.append("BODY=8BITMIME")
         elif not raw.isascii():
             raw, problems = to_seven_bit(raw)
-            if "signed" in problems:
-                text = "The smarthost cannot carry a signed message with 8-bit content"
+            if problems:  # it would arrive as something else
+                text = "The smarthost takes no 8-bit content, and this message cannot do without"
                 transaction.rest(bounced(554, "5.6.3", text, Fault.MESSAGE))
                 return
         international = not all(a.isascii() for a in (to.reverse_path, *to.recipients))

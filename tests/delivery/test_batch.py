@@ -8,11 +8,26 @@ from typing import Any
 import pytest
 import structlog
 
-from bridge.delivery.retry import RetryPolicy
-from bridge.model import idempotency_key
-from tests.delivery.conftest import BUSY, LOST, REFUSED, SENT, every_line
+from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.retry import RetryPolicy, Tried, dispose
+from bridge.mime.parse import parse
+from bridge.model import Envelope, Message, Origin, idempotency_key
+from tests.delivery.conftest import BUSY, LOST, RAW, REFUSED, SENT, ScriptedProvider, every_line
 
 Make = Any
+
+
+def message_to(recipient: str) -> Message:
+    return Message(
+        queue_id=recipient,
+        envelope=Envelope(reverse_path="a@example.com", recipients=(recipient,)),
+        raw=RAW,
+        created_at=0.0,
+        expires_at=1e12,
+        origin=Origin(),
+        message_id="",
+        subject="",
+    )
 
 
 def never() -> Any:
@@ -396,3 +411,33 @@ async def test_an_attempt_that_ended_while_it_waited_is_left_out_and_costs_no_sl
     assert one.provider.requests == [("r0@example.org", "r2@example.org")]
     assert {o.status for o in attempts[1].outcomes.values()} == {"deferred"}
     await asyncio.wait_for(one.dispatcher._slots.acquire(), 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(3, "held"), (1, "deferred")])
+async def test_a_call_cut_off_within_a_batch_may_not_be_made_again_as_if_its_key_were_known(
+    number: int, status: str
+) -> None:
+    """Alone it is made again under the key the provider knows; in a batch it had another."""
+
+    class Hanging(ScriptedProvider):
+        async def send(self, *given: Any, **more: Any) -> Any:
+            await asyncio.Event().wait()
+
+        async def send_many(self, calls: Any) -> Any:
+            await asyncio.Event().wait()
+
+    provider = Hanging(idempotent=True, max_batch=10, on_unknown="hold", concurrency=1)
+    dispatcher = Dispatcher(provider)
+    attempts = [
+        dispatcher.begin(message_to(f"r{n}@example.org"), parse(RAW), [(f"r{n}@example.org",)]) for n in range(number)
+    ]
+    await asyncio.sleep(0.01)
+    assert not await dispatcher.drain(0.01)
+
+    for attempt in attempts:
+        for outcome in attempt.outcomes.values():
+            tried = Tried(expires_at=1e12)
+            result = dispose(
+                tried, outcome, now=1.0, retry=RetryPolicy(), provider="p", policy=provider.policy, idempotent=True
+            )
+            assert (outcome.status, result.status) == ("unknown", status)
