@@ -190,6 +190,14 @@ async def test_credentials_of_a_container_are_fetched(
     assert await status(sandbox) == ("sent", "250 2.0.0")
 
 
+async def test_credentials_of_an_instance_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, role: str, no_files: None
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.removesuffix("role"))
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert await status(sandbox) == ("sent", "250 2.0.0")
+
+
 async def test_without_credentials_mail_waits_for_the_operator(
     monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, no_files: None
 ) -> None:
@@ -224,18 +232,27 @@ def no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 
 @pytest.fixture
 def role() -> Iterator[str]:
-    """The container's endpoint for the credentials of its role."""
+    """The endpoints for the credentials of a role: a container's, and an instance's with its token (IMDSv2)."""
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.answer(b"metadata-token")
+
         def do_GET(self) -> None:
+            if self.path.endswith("/security-credentials/"):
+                self.answer(b"mail-role" if self.headers["x-aws-ec2-metadata-token"] == "metadata-token" else b"")
+                return
             later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
             body = {"AccessKeyId": "AKIDROLE", "SecretAccessKey": KEY, "Token": "T", "Expiration": later.isoformat()}
+            self.answer(orjson.dumps({"Code": "Success", **body}))
+
+        def answer(self, content: bytes) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(orjson.dumps(body))
+            self.wfile.write(content)
 
         def log_message(self, *args: Any) -> None:
             pass
