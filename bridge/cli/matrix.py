@@ -39,7 +39,7 @@ What holds for all of them:
   name, add or hide a recipient, a sender or a credential: what is not listed below is dropped, and the log says so.
 - More recipients than a call takes become several calls, each recipient in exactly one of them.
 - Where a call takes several messages and several wait in the queue, they go together. A client that waits (`auto`,
-  `direct`) is never held up for that.
+  `direct`) never waits for others to join; it may wait for a slot (`concurrency`).
 """
 
 

@@ -103,7 +103,9 @@ def pairs(name: str, value: str) -> Found:
 def _split_pairs(value: str) -> Found:
     parts = [part.partition("=") for part in value.replace(",", ";").split(";") if part.strip()]
     good = {key.strip(): text.strip() for key, equals, text in parts if equals and key.strip()}
-    return Found(metadata=good, dropped=tuple(key.strip() for key, equals, _ in parts if not (equals and key.strip())))
+    return Found(
+        metadata=good, dropped=tuple(key.strip()[:40] for key, equals, _ in parts if not (equals and key.strip()))
+    )
 
 
 def json_metadata(name: str, value: str) -> Found:

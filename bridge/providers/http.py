@@ -255,6 +255,9 @@ class HttpProvider(Provider):
             outcome = _keyless(outcome)
             return [dict.fromkeys(call.addressing.recipients, outcome) for call in calls]
         if found is None:
+            if asyncio.get_running_loop().time() >= deadline:
+                late = deferred(CONGESTED, Fault.PROVIDER, "not tried: the batch was refused and halving took too long")
+                return [dict.fromkeys(call.addressing.recipients, late) for call in calls]
             half = len(calls) // 2
             return [*await self._batch(calls[:half], deadline), *await self._batch(calls[half:], deadline)]
         complete = [_complete(outcomes, call) for outcomes, call in zip(found, calls, strict=True)]
@@ -272,11 +275,11 @@ class HttpProvider(Provider):
         return None
 
     async def verify(self) -> Verified:
-        request = self.probe()
-        if request is None:
-            return Verified(ok=None, text="this API has no call that tells without sending a mail")
         exchange = Exchange(self.transport, self._deadline(), self.auth)
         try:
+            request = self.probe()
+            if request is None:
+                return Verified(ok=None, text="this API has no call that tells without sending a mail")
             response = await exchange(request, mails=False)
         except Exception as exc:
             outcome = self._failure(exc, exchange, "")

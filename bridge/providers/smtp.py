@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,7 +30,7 @@ from bridge.providers.trust import client_context
 from bridge.reply import Reply, sent
 
 MAX_RECIPIENTS = 100  # a server takes at least as many (RFC 5321 4.5.3.1.8)
-IDLE_S = 5.0  # an idle connection is closed sooner than the smarthost would
+IDLE_S = 5.0  # an idle connection is not used any more after that; the smarthost may have closed it
 PORTS = {"none": 25, "starttls": 587, "implicit": 465}
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})\s+")
 _LOGIN_CODES = frozenset({454, 530, 534, 535, 538})  # RFC 4954 6: about us, never about the mail
@@ -102,7 +101,7 @@ class SmtpProvider(Provider):
         if client.supports_extension("8BITMIME"):
             options.append("BODY=8BITMIME")
         elif not raw.isascii():
-            raw, problems = to_seven_bit(raw)
+            raw, problems = await asyncio.to_thread(to_seven_bit, raw)
             if problems:  # it would arrive as something else
                 text = "The smarthost takes no 8-bit content, and this message cannot do without"
                 transaction.rest(bounced(554, "5.6.3", text, Fault.MESSAGE))
@@ -182,8 +181,8 @@ class SmtpProvider(Provider):
             return self._verdict(exc, Fault.MESSAGE)
         if isinstance(exc, aiosmtplib.SMTPAuthenticationError | aiosmtplib.SMTPNotSupported):
             return deferred(MISCONFIGURED, Fault.ACCOUNT, self._detail(exc))
-        # To the greeting, EHLO or STARTTLS: nothing about the mail.
-        if isinstance(exc, aiosmtplib.SMTPResponseException):
+        # To the greeting, EHLO or STARTTLS: nothing about the mail. After the message: an answer that cannot be read.
+        if isinstance(exc, aiosmtplib.SMTPResponseException) and not transaction.written:
             fault = Fault.ACCOUNT if exc.code >= 500 else Fault.PROVIDER
             return deferred(MISCONFIGURED if exc.code >= 500 else UNREACHABLE, fault, self._detail(exc))
         if isinstance(exc, aiosmtplib.SMTPException | OSError | TimeoutError):
@@ -225,7 +224,7 @@ class SmtpProvider(Provider):
                 await client.quit()
         except aiosmtplib.SMTPAuthenticationError as exc:
             return Verified(ok=False, text=f"the login is refused ({self._detail(exc)})")
-        except (aiosmtplib.SMTPException, OSError, TimeoutError, ssl.SSLError) as exc:
+        except Exception as exc:  # whatever it is, it is told; a host that is none is a ValueError
             return Verified(ok=False, text=self._detail(exc))
         return Verified(ok=True, text="connected" + (" and logged in" if self.settings.username else ""))
 

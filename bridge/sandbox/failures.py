@@ -5,7 +5,7 @@ As text (`--fail 503:3`): STATUS or MODE, then `:COUNT` (without it: until told 
 
 `KIND=` before it keeps it to one provider's twin, `sendgrid=429:3`, which then answers as its documentation shows for
 that status; a documented error may be named instead, `resend=daily_quota_exceeded:2`. `KIND.TARGET=` means calls that
-send nothing, `msgraph.token=401:1`.
+send nothing, `graph.token=401:1`.
 
 | mode | what the client sees | the message |
 |---|---|---|

@@ -135,6 +135,9 @@ def _parameter(head: Message, name: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, tuple):  # RFC 2231: charset, language, percent-decoded octets
-        return value[2].encode("latin-1", "replace").decode(value[0] or "us-ascii", "replace")
+        try:
+            return value[2].encode("latin-1", "replace").decode(value[0] or "us-ascii", "replace")
+        except LookupError:
+            raise FormError("a file name is in a charset that nobody knows") from None
     # Only these three are escaped (WHATWG HTML 4.10.21.8).
     return _ESCAPED.sub(lambda match: _ESCAPES[match[0].lower()], value)
