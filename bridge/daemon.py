@@ -13,6 +13,7 @@ import secrets
 import signal
 import ssl
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +21,58 @@ import structlog
 
 from bridge import __version__
 from bridge.clock import Clock, SystemClock
+from bridge.config.load import SettingsError
 from bridge.config.settings import Settings
+from bridge.delivery.alerts import Alerts
+from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.posts import Posts
 from bridge.delivery.recorder import Recorder
-from bridge.delivery.retry import RetryPolicy
 from bridge.delivery.runner import Runner
+from bridge.delivery.standing import Standing
+from bridge.delivery.suppression import Suppressions
+from bridge.housekeeping import Housekeeping
 from bridge.mime.parse import Limits as MimeLimits
 from bridge.mime.parse import parse
-from bridge.smtp.auth import Authenticator, User
+from bridge.providers.poster import Poster
+from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
-from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.tls import make_context, self_signed
+from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
-from bridge.submission import Rules, Submission
-from bridge.wiring import build_providers
+from bridge.submission import Submission
+from bridge.wiring import ProviderError, build_provider, build_providers, delivery
+from bridge.wiring import smtp as smtp_wiring
 
 log: Any = structlog.get_logger()
 
 NO_LIMIT = 2**63 - 1
-PRUNE_EVERY_S = 60.0
-PRUNE_BATCH = 500
 LAST_CALL = 0.2  # of the shutdown time: what is left of it when open transactions are ended with 421
 
 
 class Daemon:
-    """`start`, then `wait` until `stop_soon` or a part dies, then `stop`. `run` does all of it with signals."""
+    """`start`, then `wait` until `stop_soon` or a part dies, then `stop`. `run` does all of it with signals.
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    `read_again` reads the settings anew, for SIGHUP; raises SettingsError.
+    """
+
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, read_again: Callable[[], Settings] | None = None
+    ) -> None:
         self.settings = settings
+        self._read_again = read_again
         self.clock = clock or SystemClock()
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.listeners: list[Listener] = []
         self._services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._close = contextlib.AsyncExitStack()
 
     # --- life
@@ -69,9 +84,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("daemon.no_reload", text="restart to apply settings")
-        )
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         log.info("daemon.ready", duration_ms=round((time.monotonic() - started) * 1000, 1))
         try:
             await self.wait()
@@ -105,21 +118,28 @@ class Daemon:
         """Every part brings what closes it; they are closed in reverse order."""
         settings = self.settings
         self.providers = build_providers(settings)
-        for provider in self.providers:
-            opened.push_async_callback(provider.aclose)
-        self.auth = Authenticator(_users(settings), cache_s=settings.smtp.auth_cache)
+        opened.push_async_callback(self._close_providers)
+        self.auth = Authenticator(smtp_wiring.users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
         opened.callback(self._close_listeners)
         self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
         self._bind()
-        self._wire()
-        self.spool.on_wake(self.runner.wake)
+        poster = Poster()
+        opened.push_async_callback(poster.aclose)
+        self._wire(poster)
+        await self.suppressions.load()
+        await self.alerts.load()
+        await self.standing.restore()
+        self.spool.on_wake(self._operator_was_here)
         opened.push_async_callback(self._end_tasks)
-        self._tasks = [
-            asyncio.create_task(self.runner.run(), name="runner"),
-            asyncio.create_task(self._keep_house(), name="housekeeping"),
-        ]
+        parts = {
+            "runner": self.runner.run(),
+            "notices": self.bounces.run(),
+            "webhooks": self.posts.run(),
+            "housekeeping": self.housekeeping.run(),
+        }
+        self._tasks = [asyncio.create_task(work, name=name) for name, work in parts.items()]
         for listener in self.listeners:
             await listener.start()
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
@@ -156,6 +176,7 @@ class Daemon:
         for session in tuple(self.connections.sessions):
             session.abort()
         self.submission.abandon()
+        await self.standing.keep(self.alerts.active)
         await self._close.aclose()
         log.info("daemon.stopped")
 
@@ -173,16 +194,19 @@ class Daemon:
 
     def _bind(self) -> None:
         settings = self.settings
-        limits = _smtp_limits(settings)
+        limits = smtp_wiring.limits(settings)
+        rates = smtp_wiring.rates(settings)
         self.connections = Connections(limits)
         for index, listener in enumerate(settings.smtp.listener):
             service = Service(
                 hostname=settings.hostname,
-                policy=_policy(settings, index),
+                policy=smtp_wiring.policy(settings, index),
                 limits=limits,
                 auth=self.auth,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
+                check_recipient=lambda *args: self.submission.check_recipient(*args),
+                rates=rates,
                 tls_context=self._tls_context(listener.tls_minimum) if listener.tls != "none" else None,
                 admit=self.connections.admit,
                 leave=self.connections.leave,
@@ -212,105 +236,185 @@ class Daemon:
             now=self.clock.now(),
         )
 
-    def _wire(self) -> None:
-        settings, clock = self.settings, self.clock
-        retry = RetryPolicy(
-            first=settings.retry.first,
-            factor=settings.retry.factor,
-            maximum=settings.retry.maximum,
-            jitter=settings.retry.jitter,
-        )
+    def _wire(self, poster: Poster) -> None:
+        settings, clock, spool = self.settings, self.clock, self.spool
         limits = MimeLimits(depth=settings.smtp.max_mime_depth, parts=settings.smtp.max_mime_parts)
         parse_email = functools.partial(parse, limits=limits)
         self.dispatchers = Dispatchers(
-            [Dispatcher(provider) for provider in self.providers], degrade=settings.relay.degrade
+            delivery.dispatchers(settings, self.providers, clock),
+            routes=delivery.routes(settings),
+            degrade=settings.relay.degrade,
+            mark=delivery.mark(settings),
         )
-        recorder = Recorder(self.spool, retry, clock, timeout=self.dispatchers.timeout)
+        self.suppressions = Suppressions(spool, clock, _suppressing(settings))
+        self.recorder = Recorder(
+            spool,
+            delivery.retry(settings),
+            clock,
+            timeout=self.dispatchers.timeout,
+            onward=self.dispatchers.onward,
+            on_failure=lambda: self.bounces.wake(),
+        )
         self.runner = Runner(
-            spool=self.spool,
+            spool=spool,
             dispatchers=self.dispatchers,
-            recorder=recorder,
+            recorder=self.recorder,
             parse=parse_email,
             clock=clock,
             owner=self.owner,
         )
+        self._listen_to(self.dispatchers.all)
         self.submission = Submission(
-            spool=self.spool,
+            spool=spool,
             dispatchers=self.dispatchers,
-            recorder=recorder,
-            rules=_rules(settings),
+            recorder=self.recorder,
+            rules=delivery.rules(settings),
             parse=parse_email,
             new_queue_id=new_queue_id,
             clock=clock,
-            wake=self.runner.wake,
+            waits_in=self.runner.waits_in,
+            suppressions=self.suppressions,
         )
+        self.posts = Posts(spool, poster, delivery.targets(settings), clock)
+        self.bounces = Bounces(
+            spool=spool,
+            dispatchers=self.dispatchers,
+            rules=delivery.bounce_rules(settings),
+            parse=parse_email,
+            new_queue_id=new_queue_id,
+            waits_in=self.runner.waits_in,
+            posted=self.posts.wake,
+            clock=clock,
+        )
+        self.alerts = Alerts(spool, delivery.alert_rules(settings), clock, self.posts.wake)
+        self.standing = Standing(spool, self.dispatchers, clock, lambda: self.submission.accepted)
+        self.housekeeping = Housekeeping(
+            spool=spool,
+            runner=self.runner,
+            recorder=self.recorder,
+            dispatchers=self.dispatchers,
+            alerts=self.alerts,
+            standing=self.standing,
+            clock=clock,
+            dedupe_window=settings.relay.dedupe_window,
+        )
+
+    def _listen_to(self, dispatchers: Iterable[Dispatcher]) -> None:
+        for one in dispatchers:
+            one.on_change = self.runner.changed
+            one.on_refused = self.suppressions.note
+
+    def _operator_was_here(self) -> None:
+        """The queue or the list of addresses was changed by another process."""
+        self.suppressions.reload_soon()
+        self.bounces.wake()
+        self.runner.hurry()
+
+    # --- other settings while it runs
+
+    def _reload_soon(self) -> None:
+        task = asyncio.create_task(self._reload_safely(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload_safely(self) -> None:
+        """Mistakes in the new settings are told, and the ones that hold go on."""
+        if self._read_again is None:
+            log.warning("daemon.no_reload", text="restart to apply settings")
+            return
+        async with self._reloading:
+            try:
+                await self.reload(await asyncio.to_thread(self._read_again))
+            except SettingsError as error:
+                for problem in error.problems:
+                    log.error("daemon.reload_refused", text=str(problem))
+            except (ProviderError, SpoolError, SpoolFull) as error:
+                log.error("daemon.reload_refused", text=str(error))
+
+    async def reload(self, settings: Settings) -> None:
+        """Users, providers, routes and rules from now on by these settings; what needs a restart is named.
+
+        Raises ProviderError, and then nothing has changed. A provider whose own settings are the same goes on as it is, but is
+        tried at once if it was left alone.
+        """
+        before, now = self.settings, self.clock.now()
+        kept = {old.name: (old, one) for old, one in zip(before.provider, self.dispatchers.all, strict=True)}
+        same_breaker = before.breaker == settings.breaker
+        dispatchers, gone = [], dict(kept)
+        for chosen in settings.provider:
+            old, one = kept.get(chosen.name, (None, None))
+            if one is not None and old == chosen and same_breaker:
+                one.breaker.hurry()
+                del gone[chosen.name]
+            else:
+                one = delivery.dispatcher(chosen, build_provider(chosen, settings), settings, self.clock)
+                if chosen.name in kept:
+                    one.limiter.counted = kept[chosen.name][1].limiter.counted
+            dispatchers.append(one)
+        self.settings = settings
+        self.suppressions.names = _suppressing(settings)
+        self._listen_to(dispatchers)
+        self.dispatchers.reload(
+            dispatchers,
+            routes=delivery.routes(settings),
+            degrade=settings.relay.degrade,
+            mark=delivery.mark(settings),
+        )
+        self.recorder.retry, self.recorder.timeout = delivery.retry(settings), self.dispatchers.timeout
+        self.submission.rules = delivery.rules(settings)
+        self.housekeeping.dedupe_window = settings.relay.dedupe_window
+        self.bounces.rules = delivery.bounce_rules(settings)
+        self.alerts.rules = delivery.alert_rules(settings)
+        self.posts.targets = delivery.targets(settings)
+        self.auth.replace(smtp_wiring.users(settings))
+        rates = smtp_wiring.rates(settings)
+        for service in self._services:
+            service.rates = rates
+        for _, one in gone.values():
+            await self._retire(one, now)
+        self.runner.hurry()
+        log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
+
+    async def _retire(self, one: Dispatcher, now: float) -> None:
+        """What it deferred is due for whoever comes after it; its running attempts come to their end."""
+        self.standing.retire(one)
+        one.on_change = lambda dispatcher, change: None
+        if not one.breaker.closed:
+            await self.runner.release(one, now)
+
+        async def close() -> None:
+            await one.drain(one.provider.policy.timeout + 5)
+            await one.provider.aclose()
+
+        task = asyncio.create_task(close(), name=f"retire {one.provider.name}")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _close_providers(self) -> None:
+        for task in tuple(self._reloads):
+            task.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
+        current = [one.provider for one in self.dispatchers.all] if hasattr(self, "dispatchers") else self.providers
+        for provider in current:
+            await provider.aclose()
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
             listener.close()
-
-    async def _keep_house(self) -> None:
-        """Finished messages go when their time is over, a few at a time."""
-        never = asyncio.Event()
-        while True:
-            try:
-                while await self.spool.prune(now=self.clock.now(), limit=PRUNE_BATCH) == PRUNE_BATCH:
-                    pass
-            except Exception as error:  # a full or broken disk is told by those who need it; pruning tries again
-                log.warning("spool.prune_failed", error=str(error))
-            await self.clock.wait(never, PRUNE_EVERY_S)
 
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
 
-def _users(settings: Settings) -> list[User]:
-    return [
-        User(
-            name=user.name,
-            password_hash=user.password_hash.get_secret_value(),
-            password=user.password.get_secret_value(),
-            senders=user.senders,
-        )
-        for user in settings.user
+def _suppressing(settings: Settings) -> frozenset[str]:
+    return frozenset(provider.name for provider in settings.provider if provider.suppress)
+
+
+def _needs_restart(before: Settings, after: Settings) -> list[str]:
+    """The tables that are read at a start only."""
+    users_aside = after.smtp.model_copy(update={"rate_per_client": before.smtp.rate_per_client})
+    tables = [
+        name for name in ("tls", "spool", "http", "workers", "log") if getattr(before, name) != getattr(after, name)
     ]
-
-
-def _policy(settings: Settings, index: int) -> ListenerPolicy:
-    listener = settings.smtp.listener[index]
-    return ListenerPolicy(
-        protocol=listener.protocol,
-        tls=listener.tls,
-        require_tls=listener.require_tls,
-        require_auth=listener.require_auth,
-        allowed_networks=listener.allowed_networks,
-        auth_mechanisms=listener.auth_mechanisms,
-        auth_without_tls=listener.auth_without_tls,
-        bare_newlines=listener.bare_newlines,
-    )
-
-
-def _smtp_limits(settings: Settings) -> Limits:
-    smtp = settings.smtp
-    return Limits(
-        max_message_size=smtp.max_message_size,
-        max_recipients=smtp.max_recipients,
-        max_connections=smtp.max_connections,
-        max_connections_per_client=smtp.max_connections_per_client,
-        max_errors=smtp.max_errors,
-        max_junk_commands=smtp.max_junk_commands,
-        timeout=smtp.timeout,
-        tls_handshake_timeout=smtp.tls_handshake_timeout,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
-        mode=settings.relay.mode,
-        attempt_timeout=settings.relay.attempt_timeout,
-        lifetime=settings.retry.expire,
-        max_hops=settings.smtp.max_hops,
-        max_header_size=settings.smtp.max_header_size,
-        hostname=settings.hostname,
-    )
+    return tables + (["smtp"] if users_aside != before.smtp else [])

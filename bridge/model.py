@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import enum
+import functools
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,13 +60,51 @@ def merge_recipients(addresses: Iterable[str]) -> tuple[str, ...]:
     return tuple(merged.values())
 
 
+@functools.lru_cache(maxsize=1024)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(word) for word in pattern.split("*")), re.IGNORECASE | re.DOTALL)
+
+
+def matches(pattern: str, address: str) -> bool:
+    """Whether a pattern of the settings, `*` for any run of characters, is this address; without case."""
+    return _pattern(pattern).fullmatch(address) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the client asked for one recipient (RFC 3461 4.1, 4.2).
+
+    `notify`: "" (not said: failures and delays), "NEVER", or some of SUCCESS, FAILURE and DELAY, upper-case, separated by
+    commas. `orcpt`: `type;address` as it was sent, the address in xtext; "" when not given.
+    """
+
+    notify: str = ""
+    orcpt: str = ""
+
+    def wants(self, what: Literal["SUCCESS", "FAILURE", "DELAY"]) -> bool:
+        return what != "SUCCESS" if not self.notify else what in self.notify.split(",")
+
+
+NO_WISH = Wish()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """Who sends and who is mailed. `reverse_path` is "" for the null one; `recipients` are merged and keep their order."""
+    """Who sends and who is mailed. `reverse_path` is "" for the null one; `recipients` are merged and keep their order.
+
+    `ret`: "", "FULL" or "HDRS"; `envid`: in xtext, as it was sent (RFC 3461 4.3, 4.4). `wishes`: by recipient, those that
+    have any.
+    """
 
     reverse_path: str
     recipients: tuple[str, ...]
     smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    wishes: Mapping[str, Wish] = field(default_factory=dict)
+
+    def wish(self, recipient: str) -> Wish:
+        return self.wishes.get(recipient, NO_WISH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +114,7 @@ class Origin:
     client: str = ""  # "192.0.2.7" or "unix"
     helo: str = ""
     user: str = ""
+    listener: str = ""  # its name in the settings
     protocol: str = "ESMTP"  # the `with` word of Received: SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP, HTTP
     tls: str = ""  # "TLSv1.3 with cipher ... (256/256 bits)"
 
@@ -93,6 +134,7 @@ class Message:
     origin: Origin = Origin()
     message_id: str = ""  # the header's value, for the log and the list
     subject: str = ""  # decoded, shortened, for the list
+    source: str = ""  # whose turn it is when many messages wait: a user, or a client
     kind: Literal["mail", "dsn"] = "mail"
 
 

@@ -8,55 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import structlog
 
 from bridge.clock import Clock
 from bridge.delivery import verdict
-from bridge.delivery.attempt import Attempt
-from bridge.delivery.choice import Dispatchers
-from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.attempt import NO_SLOT, Attempt
+from bridge.delivery.choice import Dispatchers, Plan
+from bridge.delivery.duplicates import Duplicates
+from bridge.delivery.lanes import Lane
+from bridge.delivery.preparation import Preparation, Prepared, Rules
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried
-from bridge.mime.fields import header_exceeds, summary
-from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
-from bridge.model import Answer, Email, Envelope, Message, Origin, Peer
-from bridge.providers.base import Provider
-from bridge.reply import LOCAL_ERROR, SPOOL_FULL, TOO_MANY_HOPS, Reply, queued
+from bridge.delivery.round import Round
+from bridge.delivery.routing import NO_ROUTE
+from bridge.delivery.suppression import Suppressions
+from bridge.mime.sender import NO_SENDERS
+from bridge.model import Answer, Email, Envelope, Fault, Message, Origin, Peer
+from bridge.reply import LOCAL_ERROR, SPOOL_FULL, Reply, queued
 from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
-HEADER_TOO_LARGE = Reply(554, "5.6.0", "Message header is too large")
 GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The settings of `[relay]` and what a message may not exceed. Times in seconds."""
-
-    mode: Literal["auto", "queue", "direct"] = "auto"
-    attempt_timeout: float = 10.0
-    lifetime: float = 2 * 86400.0
-    max_hops: int = 50
-    max_header_size: int = 1024 * 1024
-    hostname: str = "localhost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    message: Message
-    email: Email
-    dispatcher: Dispatcher
-
-
 class Submission:
-    """Takes messages from the listeners. `wake` tells the runner that something was spooled."""
+    """Takes messages from the listeners. `waits_in` tells the runner in which lanes something was spooled."""
 
     def __init__(
         self,
@@ -68,16 +51,20 @@ class Submission:
         parse: Callable[[bytes], Email],
         new_queue_id: Callable[[], str],
         clock: Clock,
-        wake: Callable[[], None],
+        waits_in: Callable[[Iterable[Lane]], None],
+        suppressions: Suppressions | None = None,
     ) -> None:
         self._spool = spool
         self._dispatchers = dispatchers
         self._recorder = recorder
-        self._rules = rules
-        self._parse = parse
+        self.rules = rules
+        self._preparation = Preparation(dispatchers, parse, clock)
         self._new_queue_id = new_queue_id
         self._clock = clock
-        self._wake = wake
+        self._waits_in = waits_in
+        self._suppressions = suppressions
+        self._duplicates = Duplicates(spool, clock)
+        self.accepted = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._hurried: asyncio.Future[None] | None = None
 
@@ -91,9 +78,21 @@ class Submission:
 
     async def gate(self) -> Reply | None:
         """At MAIL: a reply when a message could not be kept anyway (checklist: best said before DATA)."""
-        if self._rules.mode == "queue" and not await self._spool.writable():
+        if self.rules.mode == "queue" and not await self._spool.writable():
             return SPOOL_FULL
         return None
+
+    def check_recipient(self, user: str, listener: str, sender: str, recipient: str) -> Reply | None:
+        """At RCPT: the refusal of an address that must not be mailed, or that no route takes.
+
+        Where the sender is replaced, its route is known only when the header is.
+        """
+        if self._suppressions and (refusal := self._suppressions.refusal(recipient)):
+            return refusal
+        if self.rules.senders != NO_SENDERS:
+            return None
+        route = self._dispatchers.route(user=user, listener=listener, sender=sender, recipient=recipient)
+        return None if route or not sender else NO_ROUTE
 
     def hurry(self) -> None:
         """Shutdown: whoever waits for an attempt gets its message spooled now."""
@@ -128,10 +127,9 @@ class Submission:
             prepared = await self._prepare(queue_id, envelope, content, origin)
             if isinstance(prepared, Reply):
                 answer = Answer(reply=prepared)
-            elif self._mode(prepared.dispatcher.provider) == "queue":
-                answer = await self._queue(prepared.message)
             else:
-                answer = await self._attempt(prepared, peer, by_recipient)
+                deliver = functools.partial(self._deliver, prepared, peer, by_recipient)
+                answer = await self._duplicates.once(prepared, deliver, window=self.rules.dedupe_window)
         except SpoolFull:
             answer = Answer(reply=SPOOL_FULL)
         except SpoolError as error:
@@ -141,159 +139,167 @@ class Submission:
         self._log(queue_id, envelope, len(content), origin, answer, started)
         return answer
 
-    async def _prepare(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> _Prepared | Reply:
+    async def _prepare(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> Prepared | Reply:
         """Everything that needs no network (DESIGN 3.10)."""
-        if len(content) > OFF_LOOP_SIZE:
-            return await asyncio.to_thread(self._prepare_here, queue_id, envelope, content, origin)
-        return self._prepare_here(queue_id, envelope, content, origin)
+        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
+        return await asyncio.to_thread(prepare) if len(content) > OFF_LOOP_SIZE else prepare()
 
-    def _prepare_here(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> _Prepared | Reply:
-        if header_exceeds(content, self._rules.max_header_size):
-            return HEADER_TOO_LARGE
-        content = normalize_newlines(content)
-        if count_received(content) > self._rules.max_hops:
-            return TOO_MANY_HOPS
-        now = self._clock.now()
-        raw = self._stamp(queue_id, envelope, content, origin, now)
-        email = self._parse(raw)
-        chosen = self._dispatchers.accept(queue_id, email, envelope)
-        if isinstance(chosen, Reply):
-            return chosen
-        message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)
-        message = Message(
-            queue_id=queue_id,
-            envelope=envelope,
-            raw=raw,
-            created_at=now,
-            expires_at=now + self._rules.lifetime,
-            origin=origin,
-            message_id=message_id,
-            subject=subject,
-        )
-        return _Prepared(message=message, email=email, dispatcher=chosen)
+    # --- queue: safe first
 
-    def _stamp(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin, now: float) -> bytes:
-        hostname = self._rules.hostname
-        only = envelope.recipients[0] if len(envelope.recipients) == 1 else ""
-        received = received_field(origin, hostname=hostname, queue_id=queue_id, now=now, recipient=only, tls=origin.tls)
-        return stamp(
-            content,
-            received=received,
-            date=rfc5322_date(now),
-            message_id=f"<{queue_id}@{hostname}>",
-        )
+    async def _deliver(self, prepared: Prepared, peer: Peer, by_recipient: bool) -> Answer:
+        if self._mode(prepared.plan) == "queue":
+            return await self._queue(prepared.message, prepared.plan)
+        return await self._attempt(prepared, peer, by_recipient)
 
-    def _mode(self, provider: Provider) -> Literal["auto", "queue", "direct"]:
+    def _mode(self, plan: Plan) -> Literal["auto", "queue", "direct"]:
         """What capture takes is kept by the act of taking it; there is nothing to queue."""
-        return "auto" if provider.keeps_bodies else self._rules.mode
+        first = (self._dispatchers.named(lane.names[0]) for lane in plan.lanes.values())
+        return "auto" if any(one.provider.keeps_bodies for one in first if one) else self.rules.mode
 
-    async def _queue(self, message: Message) -> Answer:
-        await self._spool.put(message)
-        self._wake()
+    async def _queue(self, message: Message, plan: Plan) -> Answer:
+        await self._spool.put(message, results=_refused(plan), lanes=plan.texts)
+        self._spooled(plan.lanes.values(), failed=bool(plan.refused))
         return Answer(reply=queued(message.queue_id))
+
+    def _spooled(self, lanes: Iterable[Lane], *, failed: bool) -> None:
+        self._waits_in(lanes)
+        if failed:
+            self._recorder.failed()
 
     # --- auto and direct: the provider's verdict becomes the reply
 
-    async def _attempt(self, prepared: _Prepared, peer: Peer, by_recipient: bool) -> Answer:
-        message = prepared.message
-        attempt = prepared.dispatcher.begin(message, prepared.email, [message.envelope.recipients], waited=True)
-        await self._wait(attempt)
-        if attempt.task.done():
-            return await self._verdict(message, attempt, peer, by_recipient)
-        return await self._leave(message, attempt, peer, by_recipient)
+    async def _attempt(self, prepared: Prepared, peer: Peer, by_recipient: bool) -> Answer:
+        message, plan = prepared.message, prepared.plan
+        attempts = Round(self._dispatchers, self._clock, message, prepared.email, plan)
+        await self._wait(attempts, self._mode(plan))
+        if attempts.done:
+            return await self._verdict(message, plan, attempts, peer, by_recipient)
+        return await self._leave(message, plan, attempts, peer, by_recipient)
 
-    async def _wait(self, attempt: Attempt) -> None:
-        """Until the attempt ends, `attempt_timeout` passes or a shutdown hurries us.
+    async def _wait(self, attempts: Round, mode: str) -> None:
+        """Until the attempts end, `attempt_timeout` passes or a shutdown hurries us.
 
         In direct mode no call is begun after that, and those that were are waited for: at most the provider's time-out more.
         """
+        if attempts.task is None:
+            return
         if self._hurried is None:
             self._hurried = asyncio.get_running_loop().create_future()
+        either: set[asyncio.Future[Any]] = {attempts.task, self._hurried}
         await asyncio.wait(
-            {attempt.task, self._hurried},
-            timeout=self._rules.attempt_timeout,
+            either,
+            timeout=self.rules.attempt_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )
-        if self._mode(attempt.provider) == "direct" and not attempt.task.done():
-            attempt.close()
-            await asyncio.wait({attempt.task})
+        if mode == "direct" and not attempts.done:
+            attempts.close()
+            await attempts.wait()
 
-    async def _leave(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
-        """Too slow: spool, say 250, and let the running attempt record its own result."""
-        attempt.tell()
-        if attempt.withdraw():  # it was still waiting for a slot: it may as well wait in the queue
-            return Answer(reply=GONE) if peer.gone else await self._queue(message)
+    async def _leave(self, message: Message, plan: Plan, attempts: Round, peer: Peer, by_recipient: bool) -> Answer:
+        """Too slow: spool, say 250, and let the running attempts record their own results."""
+        attempts.tell()
+        if attempts.withdraw():  # they were still waiting for a slot: the message may as well wait in the queue
+            return Answer(reply=GONE) if peer.gone else await self._queue(message, plan)
         if peer.gone:
-            # Nobody was promised anything: whatever the attempt brings is the end of it.
-            self._keep(self._finish_unspooled(message, attempt))
+            # Nobody was promised anything: whatever the attempts bring is the end of it.
+            self._keep(self._finish_unspooled(message, attempts))
             return Answer(reply=GONE)
         lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
-        pending, results = attempt.pending, self._results(attempt)
+        running, results = dict(attempts.running()), self._results(plan, attempts)
+        leased = {recipient: attempt.provider.name for recipient, attempt in running.items()}
+        lanes = {recipient: str(lane) for recipient, lane in attempts.lanes.items()}
         try:
-            await self._spool.put(message, results=results, lease=lease, leased=pending, provider=attempt.provider.name)
+            await self._spool.put(message, results=_decided(results), lease=lease, leased=leased, lanes=lanes)
         except (SpoolFull, SpoolError):  # nowhere to leave it: the provider may still take it
-            await asyncio.wait({attempt.task})
-            return await self._verdict(message, attempt, peer, by_recipient)
+            await attempts.wait()
+            return await self._verdict(message, plan, attempts, peer, by_recipient)
         self._recorder.tell(message.queue_id, results)
-        self._keep(self._finish(message, attempt, lease, pending))
+        self._waits_in(attempts.lanes.values())
+        for attempt in dict.fromkeys(running.values()):
+            # Those that were left: of some of them the result may have come during the commit.
+            left = tuple(recipient for recipient, one in running.items() if one is attempt)
+            self._keep(self._finish(message, attempts, attempt, lease, left))
         return Answer(reply=queued(message.queue_id))
 
-    async def _finish(self, message: Message, attempt: Attempt, lease: Lease, pending: tuple[str, ...]) -> None:
+    async def _finish(
+        self, message: Message, attempts: Round, attempt: Attempt, lease: Lease, pending: tuple[str, ...]
+    ) -> None:
         await self._recorder.follow(message.queue_id, lease, attempt)
-        results = {a: r for a, r in self._results(attempt).items() if a in pending}
+        results = {a: r for a, r in self._of(attempts, attempt).items() if a in pending}
         await self._recorder.record(message.queue_id, lease, results)
-        self._wake()
+        untried = [a for a in pending if a not in results]
+        if untried:  # a call that waited for its turn and was not begun
+            later = Result(status="deferred", reply=NO_SLOT.reply, fault=Fault.PROVIDER, at=self._clock.now())
+            await self._recorder.record(message.queue_id, lease, dict.fromkeys(untried, later))
+        lanes = (Lane.parse(result.lane) for result in results.values() if result.lane)
+        self._waits_in([*(lane for lane in lanes if lane), *_bound(results)])
 
-    async def _finish_unspooled(self, message: Message, attempt: Attempt) -> None:
-        await asyncio.wait({attempt.task})
-        await self._history(message, attempt.provider, verdict.only_sent(self._results(attempt)))
+    async def _finish_unspooled(self, message: Message, attempts: Round) -> None:
+        await attempts.wait()
+        await self._history(message, verdict.only_sent(self._results(Plan(), attempts)))
 
-    def _results(self, attempt: Attempt) -> dict[str, Result]:
-        expires_at = self._clock.now() + self._rules.lifetime
-        return self._recorder.results(attempt, lambda _: Tried(expires_at=expires_at))
+    def _of(self, attempts: Round, attempt: Attempt) -> dict[str, Result]:
+        expires_at = self._clock.now() + self.rules.lifetime
+        tried = Tried(attempts=attempt.number, expires_at=expires_at)
+        return self._recorder.results(attempt, lambda _: tried, attempts.lanes.get)
 
-    async def _verdict(self, message: Message, attempt: Attempt, peer: Peer, by_recipient: bool) -> Answer:
-        """The attempt has ended in time: one answer (DESIGN 3.7), or one for each recipient."""
-        results = self._results(attempt)
-        if all(r.status == "sent" for r in results.values()):
-            await self._history(message, attempt.provider, results)
+    def _results(self, plan: Plan, attempts: Round) -> dict[str, Result]:
+        """For every recipient that has one by now, in the order of the envelope; "queued" when nobody could be tried."""
+        found = attempts.each(lambda attempt: self._of(attempts, attempt)) | _refused(plan)
+        running = {recipient for recipient, _ in attempts.running()}
+        waiting = Result(status="queued", reply=NO_SLOT.reply, fault=Fault.PROVIDER)
+        idle = {r: waiting for r in plan.lanes if r not in found and r not in running}
+        found |= idle
+        return {r: found[r] for r in (*plan.lanes, *plan.refused, *found) if r in found}
+
+    async def _verdict(self, message: Message, plan: Plan, attempts: Round, peer: Peer, by_recipient: bool) -> Answer:
+        """The attempts have ended in time: one answer (DESIGN 3.7), or one for each recipient."""
+        results = self._results(plan, attempts)
+        wanted = any(message.envelope.wish(r).wants("SUCCESS") for r, one in results.items() if one.status == "sent")
+        if all(r.status == "sent" for r in results.values()) and not wanted:
+            await self._history(message, results)
             return verdict.answer(message.queue_id, results, {})
-        attempt.tell()
-        keep = verdict.to_keep(results, mode=self._mode(attempt.provider), gone=peer.gone, by_recipient=by_recipient)
+        attempts.tell()
+        keep = verdict.to_keep(results, mode=self._mode(plan), gone=peer.gone, by_recipient=by_recipient)
+        if wanted:
+            keep |= verdict.only_sent(results)
         if keep:
             final = keep
-            keep = await self._put_rest(message, attempt.provider, keep, by_recipient)
+            keep = await self._put_rest(message, keep, attempts.lanes, by_recipient)
             self._recorder.tell(message.queue_id, final)
         if not keep:
-            await self._history(message, attempt.provider, verdict.only_sent(results))
+            await self._history(message, verdict.only_sent(results))
         return verdict.answer(message.queue_id, results, keep)
 
     async def _put_rest(
-        self, message: Message, provider: Provider, keep: dict[str, Result], by_recipient: bool
+        self, message: Message, keep: dict[str, Result], lanes: Mapping[str, Lane], by_recipient: bool
     ) -> dict[str, Result]:
         """What is then in the spool. Raises SpoolFull, SpoolError, but where each recipient can hear its own 4xx instead."""
+        texts = {recipient: str(lanes[recipient]) for recipient in keep if recipient in lanes}
         try:
-            await self._spool.put(_only_to(message, keep), results=keep, provider=provider.name)
+            await self._spool.put(_only_to(message, keep), results=_decided(keep), lanes=texts)
         except (SpoolFull, SpoolError) as error:
-            await self._history(message, provider, verdict.only_sent(keep))
+            await self._history(message, verdict.only_sent(keep))
             if not by_recipient and any(result.status in verdict.OPEN for result in keep.values()):
                 raise
             # Nothing is open, or who is open hears it: a 4xx for all would only mail those again that were sent.
             log.error("spool.error", queue_id=message.queue_id, error=str(error))
             keep = {}
         else:
-            self._wake()
+            moved = (Lane.parse(result.lane) for result in keep.values() if result.lane)
+            self._waits_in([*lanes.values(), *(lane for lane in moved if lane), *_bound(keep)])
         return keep
 
-    async def _history(self, message: Message, provider: Provider, results: Mapping[str, Result]) -> None:
+    async def _history(self, message: Message, results: Mapping[str, Result]) -> None:
         if results:
-            keeps = provider.keeps_bodies
+            keeps = any(result.keep_body for result in results.values())
             await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
     def _log(
         self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
     ) -> None:
         reply = answer.reply
+        self.accepted += reply.code == 250
         log.info(
             _event(reply, queue_id),
             queue_id=queue_id,
@@ -315,6 +321,21 @@ def _only_to(message: Message, recipients: Collection[str]) -> Message:
         return message
     envelope = dataclasses.replace(message.envelope, recipients=tuple(recipients))
     return dataclasses.replace(message, envelope=envelope)
+
+
+def _refused(plan: Plan) -> dict[str, Result]:
+    """Those that no provider takes; of the others of the message nobody hears that."""
+    return {r: Result(status="bounced", reply=reply, fault=Fault.MESSAGE) for r, reply in plan.refused.items()}
+
+
+def _decided(results: Mapping[str, Result]) -> dict[str, Result]:
+    """Without those that only wait for their first attempt: the spool knows them by having no result."""
+    return {recipient: result for recipient, result in results.items() if result.status != "queued"}
+
+
+def _bound(results: Mapping[str, Result]) -> list[Lane]:
+    names = {result.provider for result in results.values() if result.unknown}
+    return [Lane(names=(name,), bound=True) for name in names]
 
 
 def _event(reply: Reply, queue_id: str) -> str:

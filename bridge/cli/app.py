@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from bridge import __version__
-from bridge.cli import queue
+from bridge.cli import queue, suppress
 from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
 from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 from bridge.config.settings import Settings
@@ -23,6 +23,7 @@ app = typer.Typer(
     help="SMTP in, a REST email API out.",
 )
 app.add_typer(queue.app, name="queue")
+app.add_typer(suppress.app, name="suppress")
 
 
 def _version(asked: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 EX_USAGE = 2  # as the option parsers have it
+EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
 EX_CANTCREAT = 73

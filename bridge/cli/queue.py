@@ -2,101 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import orjson
 import typer
 
-from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit, warn
-from bridge.cli.exits import EX_CANTCREAT, EX_UNAVAILABLE, EX_USAGE
+from bridge.cli.chosen import (
+    Chosen,
+    IdsArgument,
+    ProviderOption,
+    ReasonOption,
+    SinceOption,
+    StatusOption,
+    choose,
+    find,
+    first,
+    narrowed,
+)
+from bridge.cli.common import ConfigOption, JsonOption, counted, duration, fail, print_json, tell, to_json, warn
+from bridge.cli.exits import EX_CANTCREAT, EX_USAGE, INTERRUPTED
+from bridge.cli.progress import Work
+from bridge.cli.spool import with_spool
 from bridge.cli.tables import print_list, print_message
-from bridge.config.load import load_spool_settings
-from bridge.spool.base import SpoolError, SpoolFull
-from bridge.spool.listing import GROUPS
-from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 
-app = typer.Typer(no_args_is_help=True, help="List, show and change what is in the queue.")
-T = TypeVar("T")
-
-
-def _known(status: str) -> str:
-    if status and status not in GROUPS:
-        raise typer.BadParameter(f"one of {', '.join(GROUPS)}")
-    return status
-
+app = typer.Typer(no_args_is_help=True, help="List, show, watch and change what is in the queue.")
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A queue id.", show_default=False)]
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Queue ids.", show_default=False)]
-StatusOption = Annotated[
-    str,
-    typer.Option(
-        "--status",
-        metavar="STATUS",
-        callback=_known,
-        show_default=False,
-        help="Every message with this status: queued, deferred, held, sent, bounced, expired or dropped; "
-        "active (the first three) or failed (bounced and expired).",
-    ),
-]
-PAGE = 500
-
-
-def with_spool(config: str, work: Callable[[SqliteSpool], Awaitable[T]]) -> T:
-    """Run `work` on the spool of these settings; an unusable spool is one line and exit 69."""
-    settings = settings_or_exit(config, load_spool_settings)
-
-    async def main() -> T:
-        spool = await open_spool(
-            settings.spool_path,
-            max_bytes=settings.spool.max_bytes,
-            min_free=0,  # the operator may always make room
-            history_s=settings.spool.history,
-            failed_s=settings.spool.failed,
-            file_threshold=settings.spool.file_threshold,
-            owner=f"cli-{os.getpid()}",
-            now=time.time(),
-            daemon=False,
-        )
-        try:
-            return await work(spool)
-        finally:
-            await spool.close()
-
-    try:
-        return asyncio.run(main())
-    except (SpoolError, SpoolFull) as error:
-        fail(str(error), EX_UNAVAILABLE)
 
 
 @app.command("list")
 def list_(
     config: ConfigOption = "",
-    status: StatusOption = "",
+    status: StatusOption = None,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
     limit: Annotated[int, typer.Option(metavar="NUMBER", help="At most so many messages.", min=1, max=100_000)] = 100,
     before: Annotated[
         str, typer.Option(metavar="ID", help="Only messages older than this id (the next page).", show_default=False)
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List messages, newest first; without --status everything that is known."""
-    rows = with_spool(config, lambda spool: spool.list_messages(status=status, limit=limit, before=before))
+    """List messages, newest first; without a filter everything that is known."""
+    wanted = narrowed(status, reason, provider, since)
+    rows = with_spool(config, lambda spool: first(spool, wanted, limit=limit, before=before))
     if as_json:
-        print_json(list(rows))
-        return
-    if not rows:
+        print_json(rows)
+    elif rows:
+        print_list(rows, now=time.time())
+        if len(rows) == limit:
+            warn(f"there may be more: --before {rows[-1]['queue_id']}, or a higher --limit")
+    elif wanted.plain:
         print(f"No message is {status}." if status else "The queue is empty.")
-        return
-    print_list(rows, now=time.time())
-    if len(rows) == limit:
-        warn(f"there may be more: --before {rows[-1]['queue_id']}, or a higher --limit")
+    else:
+        print("No message is like that.")
 
 
 @app.command()
@@ -112,42 +77,91 @@ def show(queue_id: IdArgument, config: ConfigOption = "", as_json: JsonOption = 
 
 
 @app.command()
+def watch(
+    config: ConfigOption = "",
+    interval: Annotated[
+        float, typer.Option(metavar="DURATION", parser=duration, help="Look again after this time.")
+    ] = "2s",  # type: ignore[assignment]  # Typer parses it
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each look.")] = False,
+) -> None:
+    """Watch how many wait and how fast they go, the providers and the last failures, until Ctrl-C."""
+    from bridge.cli.watch import run_watch
+
+    with_spool(config, lambda spool: run_watch(spool, interval=interval, once=once, as_json=as_json))
+
+
+@app.command()
 def retry(
-    ids: IdsArgument = None, config: ConfigOption = "", status: StatusOption = "", as_json: JsonOption = False
+    ids: IdsArgument = None,
+    config: ConfigOption = "",
+    status: StatusOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="The same as --status failed.")] = False,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Try again now; failed messages too, while their bodies are kept."""
-    change(config, ids, status, as_json, "due now", lambda spool, found: spool.retry(found, now=time.time()))
+    if failed and status not in (None, "failed"):
+        fail("give either --failed or --status", EX_USAGE)
+    chosen = choose(ids, narrowed("failed" if failed else status, reason, provider, since), ("active", "failed"))
+    change(config, chosen, as_json, "due now", lambda spool, found: spool.retry(found, now=time.time()))
 
 
 @app.command()
 def hold(
-    ids: IdsArgument = None, config: ConfigOption = "", status: StatusOption = "", as_json: JsonOption = False
+    ids: IdsArgument = None,
+    config: ConfigOption = "",
+    status: StatusOption = None,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Stop trying until released; the time on hold does not count towards expiry."""
-    change(config, ids, status, as_json, "held", lambda spool, found: spool.hold(found, now=time.time()))
+    chosen = choose(ids, narrowed(status, reason, provider, since), ("active",))
+    change(config, chosen, as_json, "held", lambda spool, found: spool.hold(found, now=time.time()))
 
 
 @app.command()
 def release(
-    ids: IdsArgument = None, config: ConfigOption = "", status: StatusOption = "", as_json: JsonOption = False
+    ids: IdsArgument = None,
+    config: ConfigOption = "",
+    status: StatusOption = None,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let held messages go."""
-    change(config, ids, status, as_json, "released", lambda spool, found: spool.release(found, now=time.time()))
+    chosen = choose(ids, narrowed(status, reason, provider, since), ("held",))
+    change(config, chosen, as_json, "released", lambda spool, found: spool.release(found, now=time.time()))
 
 
 @app.command()
 def drop(
-    ids: IdsArgument = None, config: ConfigOption = "", status: StatusOption = "", as_json: JsonOption = False
+    ids: IdsArgument = None,
+    config: ConfigOption = "",
+    status: StatusOption = None,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Give up messages without telling anybody. This cannot be undone."""
-    change(config, ids, status, as_json, "dropped", lambda spool, found: spool.drop(found, now=time.time()))
+    chosen = choose(ids, narrowed(status, reason, provider, since), ("active", "failed"))
+    change(config, chosen, as_json, "dropped", lambda spool, found: spool.drop(found, now=time.time()))
 
 
 @app.command()
 def export(
     ids: IdsArgument = None,
     config: ConfigOption = "",
-    status: StatusOption = "",
+    status: StatusOption = None,
+    reason: ReasonOption = None,
+    provider: ProviderOption = None,
+    since: SinceOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write ID.eml and ID.json into this directory."),
@@ -157,22 +171,29 @@ def export(
     ] = False,
 ) -> None:
     """Write messages as they are stored: one to standard output, or several into a directory."""
-    one_choice(ids, status)
-    if output is None and not as_json and len(ids or []) != 1:
+    chosen = choose(ids, narrowed(status, reason, provider, since), ("",))
+    if output is None and not as_json and len(chosen.ids) != 1:
         fail("give one ID, or a directory with --output, or --json", EX_USAGE)
-
-    async def work(spool: SqliteSpool) -> tuple[int, int]:
-        wanted = await chosen(spool, ids, status)
-        return sum([await export_one(spool, queue_id, output, as_json) for queue_id in wanted]), len(wanted)
-
+    work = Work("exporting", bar=output is not None or not sys.stdout.isatty())
     try:
-        written, wanted = with_spool(config, work)
+        written = with_spool(config, lambda spool: _export(spool, chosen, work, output, as_json))
     except OSError as error:
         fail(f"cannot write to {error.filename or 'standard output'}: {error.strerror}", EX_CANTCREAT)
-    if output is not None:
+    if output is not None and (as_json or not work.cut_short):
         tell({"messages": written, "directory": str(output)}, f"{counted(written, 'message')} in {output}", as_json)
-    if written < wanted or not wanted:
+    end_if_cut_short(work, counted(written, "message") + " written")
+    if written < work.total or not written:
         raise typer.Exit(1)
+
+
+async def _export(spool: SqliteSpool, chosen: Chosen, work: Work, output: Path | None, as_json: bool) -> int:
+    """How many were written."""
+    written = 0
+    with work:
+        found = list(chosen.ids) or (await find(spool, chosen, work))[0]
+        for chunk in work.steps(found, size=1):
+            written += await export_one(spool, chunk[0], output, as_json)
+    return written
 
 
 async def export_one(spool: SqliteSpool, queue_id: str, output: Path | None, as_json: bool) -> bool:
@@ -202,55 +223,36 @@ def write_files(row: Mapping[str, Any], body: bytes, directory: Path) -> None:
 Change = Callable[[SqliteSpool, Sequence[str]], Awaitable[int]]
 
 
-def change(config: str, ids: Sequence[str] | None, status: str, as_json: bool, word: str, act: Change) -> None:
+def change(config: str, chosen: Chosen, as_json: bool, word: str, act: Change) -> None:
     """Exit status 1 when an id is unknown or nothing was changed."""
-    one_choice(ids, status)
-
-    async def work(spool: SqliteSpool) -> tuple[list[str], list[str], int]:
-        wanted = await chosen(spool, ids, status)
-        unknown = [queue_id for queue_id in wanted if ids and await spool.show(queue_id) is None]
-        found = [queue_id for queue_id in wanted if queue_id not in unknown]
-        return found, unknown, await act(spool, found)
-
-    found, unknown, count = with_spool(config, work)
+    work = Work(word)
+    count, unknown = with_spool(config, lambda spool: _change(spool, chosen, work, act))
     for queue_id in unknown:
         warn(f"there is no message {queue_id}")
-    if found or status or as_json:
-        facts = {"messages": len(found), "recipients": count, "unknown": unknown}
-        tell(facts, f"{counted(count, 'recipient')} {word}", as_json)
-    if found and not count:
+    sentence = f"{counted(count, 'recipient')} {word}"
+    if as_json:
+        print_json({"messages": work.done, "recipients": count, "unknown": unknown})
+    elif not work.cut_short and (work.total or chosen.filters):
+        print(sentence)
+    end_if_cut_short(work, sentence)
+    if work.total and not count:
         warn("nothing to change there; what is being tried at this moment is left alone until that has ended")
     if unknown or not count:
         raise typer.Exit(1)
 
 
-def one_choice(ids: Sequence[str] | None, status: str) -> None:
-    if bool(ids) == bool(status):
-        fail("give either queue ids or --status", EX_USAGE)
+async def _change(spool: SqliteSpool, chosen: Chosen, work: Work, act: Change) -> tuple[int, list[str]]:
+    """How many recipients were changed, and the ids that are unknown."""
+    count = 0
+    with work:
+        found, unknown = await find(spool, chosen, work)
+        for chunk in work.steps(found):
+            count += await act(spool, chunk)
+    return count, unknown
 
 
-async def chosen(spool: SqliteSpool, ids: Sequence[str] | None, status: str) -> list[str]:
-    """The ids given, or those of every message with the status."""
-    if ids:
-        return list(dict.fromkeys(ids))
-    found: list[str] = []
-    while page := await spool.list_messages(status=status, limit=PAGE, before=found[-1] if found else ""):
-        found += [row["queue_id"] for row in page]
-    return found
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
-
-
-def tell(facts: Mapping[str, Any], sentence: str, as_json: bool) -> None:
-    print_json(facts) if as_json else print(sentence)
-
-
-def print_json(value: Any) -> None:
-    sys.stdout.write(to_json(value).decode())
-
-
-def to_json(value: Any, *, indent: bool = True) -> bytes:
-    option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0)
-    return orjson.dumps(value, option=option, default=str)
+def end_if_cut_short(work: Work, sentence: str) -> None:
+    """Ctrl-C: what was done stays done."""
+    if work.cut_short:
+        done = f"{sentence}, {work.done} of {work.total} messages were done" if work.done else "nothing was done"
+        fail(f"interrupted: {done}", INTERRUPTED)

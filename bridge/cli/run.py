@@ -39,10 +39,10 @@ def run(config: str) -> int:
             print(f"smtp-bridge: {problem}", file=sys.stderr)
         return EX_CONFIG
     logging_setup.configure(level=settings.log.level, format=settings.log.format, addresses=settings.log.addresses)
-    return run_settings(settings)
+    return run_settings(settings, read_again=lambda: load_settings(config or None))
 
 
-def run_settings(settings: Settings) -> int:
+def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | None = None) -> int:
     if settings.implicit_capture:
         log.warning(
             "daemon.capture",
@@ -51,7 +51,7 @@ def run_settings(settings: Settings) -> int:
         )
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_main(settings))
+            runner.run(_main(settings, read_again))
     except (ListenError, CertificateError, ProviderError, SpoolError) as error:
         certificate = "certificate: " if isinstance(error, CertificateError) else ""
         print(f"smtp-bridge: {certificate}{error}", file=sys.stderr)
@@ -74,11 +74,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, read_again: Callable[[], Settings] | None) -> None:
     # Objects made at start live until the end; the collector need not look at them again.
     gc.collect()
     gc.freeze()
-    await Daemon(settings).run()
+    await Daemon(settings, read_again=read_again).run()
 
 
 def _exit_code(error: Exception) -> int:

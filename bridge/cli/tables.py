@@ -5,35 +5,42 @@ Through a pipe a message is one line, however long, so that `grep` finds whole a
 
 from __future__ import annotations
 
-import os
-import sys
 import textwrap
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Row = Mapping[str, Any]
+from bridge.cli.screen import (
+    COLOURS,
+    ENOUGH_FOR_FOLDING,
+    INDENT,
+    NUMBERS,
+    Row,
+    cell,
+    new_console,
+    new_table,
+    printable,
+    put,
+    reply_of,
+    size,
+    span,
+    stamp,
+    unbounded,
+)
 
-ENOUGH_FOR_FOLDING = 140  # below, columns of addresses become towers of fragments
-PIPE_WIDTH = 100_000
 SHOWN_RECIPIENTS = 3
-_INDENT = " " * 4
-_NUMBERS = ("Age", "Size", "Tries", "Next")
 _COLUMNS = ("ID", "Age", "Size", "Sender", "Recipients", "Status", "Tries", "Next", "Last reply")
-_COLOURS = {"sent": "green", "delivered": "green", "queued": "cyan", "deferred": "yellow", "held": "magenta"}
 
 
 def print_list(rows: Sequence[Row], *, now: float) -> None:
-    console = _console()
-    table = _table(_COLUMNS)
+    console = new_console()
+    table = new_table(_COLUMNS)
     for row in rows:
-        table.add_row(*(_cell(text, row["status"] if name == "Status" else "") for name, text in _facts(row, now)))
-    if console.width >= min(ENOUGH_FOR_FOLDING, console.measure(table, options=_unbounded(console)).maximum):
-        _put(console, table)
+        table.add_row(*(cell(text, row["status"] if name == "Status" else "") for name, text in _facts(row, now)))
+    if console.width >= min(ENOUGH_FOR_FOLDING, console.measure(table, options=unbounded(console)).maximum):
+        put(console, table)
     else:
         _put_stacked(console, rows, now)
 
@@ -46,10 +53,10 @@ def _put_stacked(console: Console, rows: Sequence[Row], now: float) -> None:
         for name in short
     }  # fmt: skip
     console.print(Text(_line({name: name for name in short}, widths), style="bold"))
-    console.print(Text(f"{_INDENT}Sender > Recipients\n{_INDENT}Last reply", style="bold"))
+    console.print(Text(f"{INDENT}Sender > Recipients\n{INDENT}Last reply", style="bold"))
     for row in rows:
         facts = dict(_facts(row, now))
-        console.print(Text(_line(facts, widths), style=_COLOURS.get(row["status"], "red")))
+        console.print(Text(_line(facts, widths), style=COLOURS.get(row["status"], "red")))
         for text in (f"{facts['Sender']} > {facts['Recipients']}", facts["Last reply"]):
             for line in _wrapped(text, console.width):
                 console.print(Text(line))
@@ -57,14 +64,14 @@ def _put_stacked(console: Console, rows: Sequence[Row], now: float) -> None:
 
 def _line(facts: Mapping[str, str], widths: Mapping[str, int]) -> str:
     cells = (
-        facts[name].rjust(width) if name in _NUMBERS else facts[name].ljust(width) for name, width in widths.items()
+        facts[name].rjust(width) if name in NUMBERS else facts[name].ljust(width) for name, width in widths.items()
     )
     return "  ".join(cells).rstrip()
 
 
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(
-        text, max(width, 20), initial_indent=_INDENT, subsequent_indent=_INDENT * 2, break_on_hyphens=False
+        text, max(width, 20), initial_indent=INDENT, subsequent_indent=INDENT * 2, break_on_hyphens=False
     )
 
 
@@ -101,16 +108,16 @@ def _next(recipients: Sequence[Row], now: float) -> str:
 
 
 def print_message(row: Row, *, now: float) -> None:
-    console = _console()
+    console = new_console()
     head = Table.grid(padding=(0, 2))
     for name, value in _head(row, now):
-        head.add_row(Text(name, style="bold"), _cell(value))
-    _put(console, head)
+        head.add_row(Text(name, style="bold"), cell(value))
+    put(console, head)
     console.print()
-    _put(console, _recipient_table(row["recipients"], now))
+    put(console, _recipient_table(row["recipients"], now))
     if row["events"]:
         console.print()
-        _put(console, _event_table(row["events"]))
+        put(console, _event_table(row["events"]))
 
 
 def _head(row: Row, now: float) -> Iterator[tuple[str, str]]:
@@ -129,89 +136,28 @@ def _head(row: Row, now: float) -> Iterator[tuple[str, str]]:
 def _recipient_table(recipients: Sequence[Row], now: float) -> Table:
     with_id = any(r["provider_message_id"] for r in recipients)
     names = ("Recipient", "Status", "Tries", "Next", "Provider", *(("Provider's id",) if with_id else ()), "Last reply")
-    table = _table(names)
+    table = new_table(names)
     for r in recipients:
         table.add_row(
-            _cell(r["address"]),
-            _cell(r["status"], r["status"]),
-            _cell(str(r["attempts"])),
-            _cell(_next([r], now)),
-            _cell(r["provider"] or ""),
-            *((_cell(r["provider_message_id"] or ""),) if with_id else ()),
-            _cell(reply_of(r)),
+            cell(r["address"]),
+            cell(r["status"], r["status"]),
+            cell(str(r["attempts"])),
+            cell(_next([r], now)),
+            cell(r["provider"] or ""),
+            *((cell(r["provider_message_id"] or ""),) if with_id else ()),
+            cell(reply_of(r)),
         )
     return table
 
 
 def _event_table(events: Sequence[Row]) -> Table:
-    table = _table(("When", "Event", "Recipient", "What was said"))
+    table = new_table(("When", "Event", "Recipient", "What was said"))
     for event in events:
         detail = f" ({event['detail']})" if event.get("detail") else ""
         table.add_row(
-            _cell(stamp(event["at"])),
-            _cell(event["event"], event["event"]),
-            _cell(event["address"] or ""),
-            _cell(f"{reply_of(event)}{detail}".strip()),
+            cell(stamp(event["at"])),
+            cell(event["event"], event["event"]),
+            cell(event["address"] or ""),
+            cell(f"{reply_of(event)}{detail}".strip()),
         )
     return table
-
-
-# --- how it is put on the screen
-
-
-def _console() -> Console:
-    """On a terminal its width, or what COLUMNS says; a pipe has no width."""
-    piped = not sys.stdout.isatty() and not os.environ.get("COLUMNS")
-    return Console(width=PIPE_WIDTH if piped else None, highlight=False)
-
-
-def _unbounded(console: Console) -> Any:
-    return console.options.update(width=PIPE_WIDTH)
-
-
-def _table(names: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in names:
-        fixed = name in ("ID", "Age", "Size", "Status", "Tries", "Next", "When", "Event")
-        justify: Any = "right" if name in _NUMBERS else "left"
-        table.add_column(name, justify=justify, no_wrap=fixed, overflow="fold")
-    return table
-
-
-def _cell(text: str, status: str = "") -> Text:
-    return Text(printable(text), style=_COLOURS.get(status, "red") if status else "")
-
-
-def _put(console: Console, what: RenderableType) -> None:
-    """Without the blanks with which a table fills its last column."""
-    with console.capture() as capture:
-        console.print(what)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
-
-
-def printable(text: str) -> str:
-    """What came with mail must not speak to the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def reply_of(row: Row) -> str:
-    return printable(" ".join(str(x) for x in (row.get("code"), row.get("enhanced"), row.get("text")) if x))
-
-
-def stamp(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def span(seconds: float) -> str:
-    """`"42s"`, `"3m"`, `"5h"`, `"2d"`; two minutes are the first to be told in minutes."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{max(int(seconds), 0)}s"
-
-
-def size(octets: int) -> str:
-    for unit, length in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
-        if octets >= length:
-            return f"{octets / length:.1f}{unit}"
-    return str(octets)

@@ -22,24 +22,14 @@ def _is_local_file(url: Any) -> bool:
 
 PENDING: dict[str, Row] = {
     "smtp.listener.proxy_protocol": _leave(False, "false"),
-    "user.rate": _leave(None, "empty"),
-    "relay.dedupe_window": _leave(0.0, 'at "0s"'),
-    "relay.from": _leave("", "empty"),
-    "relay.rewrite": _leave((), "out"),
-    "provider.rate": _leave(None, "empty"),
     "provider.auth": (
         lambda auth: auth not in ("hmac", "oauth2"),
         'hmac and oauth2 are not available yet in this version; use "bearer", "basic", "header" or "none"',
     ),
-    "route": _leave((), "out"),
     "spool.url": (
         _is_local_file,
         "PostgreSQL is not available yet in this version; leave it empty, or give a sqlite:/// address",
     ),
-    "retry.delay_notice": _leave(4 * 3600.0, 'at "4h"'),
-    "bounce.from": _leave("", "empty"),
-    "bounce.postmaster": _leave("", "empty"),
-    "bounce.webhook": _leave("", "empty"),
     "http.address": _leave("", "empty"),
     "http.key": _leave((), "out"),
     "workers.count": _leave(1, "at 1"),

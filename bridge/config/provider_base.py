@@ -32,7 +32,30 @@ class ProviderBase(Section):
         "(mail is kept and shown, and goes nowhere)."
     )
     region: str = Field(default="", description="The API's region, for the kinds that have several.")
-    rate: MaybeRate = Field(default=None, description='Calls per period at most, as in "10/s". Empty: no limit.')
+    rate: MaybeRate = Field(
+        default=None,
+        description='Messages per period at most, as in "10/s", "600/m", "100/h" or "5000/d". Empty: no limit.',
+    )
+    call_rate: MaybeRate = Field(
+        default=None,
+        description="Calls of the API per period at most, where several messages go in one call. Empty: no limit.",
+    )
+    max_per_day: Count | Literal[0] = Field(
+        default=0, description="Messages per day (UTC) at most; further ones wait for the next. 0: no limit."
+    )
+    max_per_month: Count | Literal[0] = Field(
+        default=0, description="Messages per month (UTC) at most; further ones wait for the next. 0: no limit."
+    )
+    warmup: MaybeRate = Field(
+        default=None,
+        description='For a new domain: so many messages on the first day, as in "50/d", twice as many on each further one, '
+        "until `rate` or `max_per_day` is reached. Empty: at once.",
+    )
+    suppress: bool = Field(
+        default=False,
+        description="An address that this provider says does not exist or must not be mailed is refused at RCPT from then on "
+        "(`smtp-bridge suppress list`).",
+    )
     concurrency: Count = Field(default=10, le=10_000, description="Calls at the same time, at most.")
     timeout: PositiveDuration = Field(
         default=30.0, description="How long one call may take, from connecting to the last byte."
@@ -51,6 +74,8 @@ class ProviderBase(Section):
     def problems(self) -> Iterator[Problem]:
         if self.region and not self.has_regions:
             yield "region", "has no meaning for this kind; leave it empty"
+        if self.warmup and self.warmup.unit != "d":
+            yield "warmup", 'is per day, as in "50/d"'
 
     @model_validator(mode="before")
     @classmethod

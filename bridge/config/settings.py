@@ -22,17 +22,24 @@ from bridge.config.providers import Provider
 from bridge.config.section import Problem, Section, repeated
 from bridge.config.smtp import Smtp, Tls, User
 from bridge.config.types import (
+    BounceFrom,
     Count,
     Duration,
     EmailAddress,
     Factor,
     List,
     Name,
+    Pattern,
     PositiveDuration,
+    RequiredMailbox,
     Secret,
     SecretUrl,
+    SenderMailbox,
     Size,
     TextList,
+    WebhookSecret,
+    WebhookUrl,
+    check_patterns,
 )
 
 SPOOL_FILE = "spool.db"
@@ -41,9 +48,12 @@ SPOOL_FILE = "spool.db"
 class Rewrite(Section):
     table: ClassVar[str] = "relay.rewrite"
 
-    sender: str = Field(description="Whose mail: a pattern of the envelope's sender.", examples=["root@*"])
-    from_: str = Field(
-        alias="from", description="The From it gets instead.", examples=["Servers <noreply@example.com>"]
+    sender: Pattern = Field(description="Whose mail: a pattern of the sender's address.", examples=["root@*"])
+    from_: RequiredMailbox = Field(
+        alias="from",
+        description="What it gets instead, in the header and in the envelope; the old address goes to Reply-To, unless "
+        "there is one.",
+        examples=["Servers <noreply@example.com>"],
     )
 
 
@@ -68,25 +78,60 @@ class Relay(Section):
         default=0.0,
         description="The same mail again within this time is answered with the first one's 250 and not sent. 0: never.",
     )
-    from_: str = Field(
+    from_: SenderMailbox = Field(
         default="",
         alias="from",
-        description="Replaces a From that no provider takes; the old one goes to Reply-To. Empty: never.",
+        description="Replaces a sender that no provider takes (none, no dot in the domain, localhost, an address literal), in "
+        "the header and in the envelope; the old one goes to Reply-To, unless there is one. Empty: never.",
     )
-    rewrite: tuple[Rewrite, ...] = Field(default=(), description="From by sender.")
+    rewrite: tuple[Rewrite, ...] = Field(default=(), description="A new sender for some mail; the first match wins.")
 
 
 class Route(Section):
     table: ClassVar[str] = "route"
 
     user: str = Field(default="", description="Only mail of this user. Empty: anybody's.")
-    sender: str = Field(
+    sender: Pattern = Field(
         default="", description='Only mail from senders like this, as in "*@news.example.com". Empty: any.'
     )
-    recipient: str = Field(default="", description="Only recipients like this. Empty: any.")
+    recipient: Pattern = Field(default="", description='Only recipients like this, as in "*@example.org". Empty: any.')
+    listener: str = Field(
+        default="", description="Only mail that came in through the listener of this name. Empty: any."
+    )
     providers: TextList = Field(
         description="The providers' names, in order of failover.", examples=[["main", "backup"]]
     )
+    failover_unknown: bool = Field(
+        default=False,
+        description="Go on to the next provider also when an answer was lost, so that it is not known whether the mail was "
+        "sent: somebody may get it twice.",
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.providers:
+            yield "providers", "is empty: this mail would have nowhere to go"
+        for _, name in repeated(self.providers):
+            yield "providers", f"the name '{name}' is there twice"
+
+
+class Breaker(Section):
+    table: ClassVar[str] = "breaker"
+
+    failures: Count = Field(
+        default=5,
+        description="A provider is left alone after so many failed calls within `window`, if they are also `share` of all calls.",
+    )
+    share: Factor = Field(default=0.5, gt=0, le=1, description="See `failures`: 0.5 is half of the calls.")
+    window: PositiveDuration = Field(default=60.0, description="The time over which failures are counted.")
+    wait: PositiveDuration = Field(
+        default=15.0,
+        description="Then it is tried again after this time, with one message; each further wait is twice as long.",
+    )
+    maximum: PositiveDuration = Field(default=300.0, description="The longest wait between two such tries.")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.wait > self.maximum:
+            yield "wait", "is longer than 'breaker.maximum'"
 
 
 def spool_file(url: str, state: Path) -> Path:
@@ -156,15 +201,49 @@ class Retry(Section):
 class Bounce(Section):
     table: ClassVar[str] = "bounce"
 
-    from_: str = Field(
+    from_: BounceFrom = Field(
         default="",
         alias="from",
-        description='From of the notices. Empty: the sender\'s own address; "off": no notices.',
+        description="From of the notices that tell a sender what failed. Empty: `relay.from`, else the sender's own address; "
+        '"off": no notices, only events and the failed queue.',
+    )
+    senders: Annotated[TextList, AfterValidator(check_patterns)] = Field(
+        default=(),
+        description='Whose mail taken without a login is answered with notices, as in "*@example.com"; a forged sender would '
+        "get notices of mail it never sent. Empty: whoever sends from a private network or from this machine. Who logs in "
+        "always gets them.",
     )
     postmaster: EmailAddress = Field(
         default="", description="Gets a copy of the notices, and what cannot be returned. Empty: nobody."
     )
-    webhook: str = Field(default="", description="POSTed to when a message finally fails. Empty: none.")
+    max_size: Size = Field(
+        default=1024**2, description="A returned message above this is returned as its header alone (RFC 3461 6.2)."
+    )
+    webhook: WebhookUrl = Field(
+        default=SecretStr(""), description="POSTed to, as JSON, when a message finally fails. Empty: none."
+    )
+    webhook_secret: WebhookSecret = Field(
+        default=SecretStr(""),
+        description='The key of its signature, "whsec_" and base64 (Standard Webhooks). Empty: it is not signed.',
+    )
+
+
+class Alert(Section):
+    table: ClassVar[str] = "alert"
+
+    queue_age: Duration = Field(
+        default=3600.0,
+        description="Tell when a message has waited this long; what is on hold does not count. 0: never.",
+    )
+    disk_free: Size = Field(
+        default=1024**3, description="Tell when less than this is free on the spool's disk. 0: never."
+    )
+    webhook: WebhookUrl = Field(
+        default=SecretStr(""), description="POSTed to, as JSON, when an alert begins and when it is over. Empty: none."
+    )
+    webhook_secret: WebhookSecret = Field(
+        default=SecretStr(""), description="The key of its signature, as in `bounce.webhook_secret`."
+    )
 
 
 class HttpKey(Section):
@@ -228,7 +307,9 @@ class Settings(Section, BaseSettings):
     )
     spool: Spool = Field(default=Spool(), description="The queue on disk.")
     retry: Retry = Field(default=Retry(), description="When a deferred recipient is tried again.")
+    breaker: Breaker = Field(default=Breaker(), description="When a provider that fails is left alone.")
     bounce: Bounce = Field(default=Bounce(), description="What the sender hears of mail that failed.")
+    alert: Alert = Field(default=Alert(), description="What the operator is told.")
     http: Http = Field(default=Http(), description="The HTTP side.")
     workers: Workers = Field(default=Workers(), description="Processes.")
     log: Log = Field(default=Log(), description="The log.")
@@ -289,8 +370,22 @@ class Settings(Section, BaseSettings):
             for index, name in repeated(item.name for item in names):
                 yield f"{key}.{index}.name", f"the name '{name}' is there twice"
         yield from self._login_problems()
+        yield from self._route_problems()
         if 0 < self.spool.max_bytes < self.smtp.max_message_size:
             yield "spool.max_bytes", "is smaller than 'smtp.max_message_size': such a message could never be kept"
+
+    def _route_problems(self) -> Iterator[Problem]:
+        known = {
+            "providers": {provider.name for provider in self.provider},
+            "user": {user.name for user in self.user},
+            "listener": {listener.name for listener in self.smtp.listener},
+        }
+        for index, route in enumerate(self.route):
+            wanted = {"providers": route.providers, "user": (route.user,), "listener": (route.listener,)}
+            for key, names in wanted.items():
+                for name in names:
+                    if name and name not in known[key]:
+                        yield f"route.{index}.{key}", f"names '{name}', and there is none of that name"
 
     def _login_problems(self) -> Iterator[Problem]:
         with_password = any(user.password.get_secret_value() for user in self.user)

@@ -21,12 +21,14 @@ from bridge.config.types import (
     Hostname,
     List,
     ListenAddress,
+    MaybeName,
     MaybeRate,
     Network,
     PositiveDuration,
     PositiveSize,
     Secret,
     TextList,
+    check_patterns,
     split_list,
 )
 
@@ -54,6 +56,7 @@ class Listener(Section):
         description='"127.0.0.1:2525", "[::1]:2525", ":2525" (every interface), "unix:/run/smtp-bridge/lmtp.sock" or '
         '"systemd:NAME".',
     )
+    name: MaybeName = Field(default="", description="What it is called in routes and in the log.")
     protocol: Literal["smtp", "lmtp"] = Field(default="smtp", description="smtp or lmtp.")
     tls: Literal["none", "starttls", "implicit"] = Field(
         default="starttls", description="none, starttls (offered) or implicit (from the first byte)."
@@ -135,6 +138,10 @@ class Smtp(Section):
     max_mime_parts: Count = Field(
         default=1000, description="Parts in a message, at most; further ones stay as they are."
     )
+    rate_per_client: MaybeRate = Field(
+        default=None,
+        description='Messages per period from one address without a login, as in "600/h"; beyond it 451 4.7.1. Empty: no limit.',
+    )
     timeout: PositiveDuration = Field(default=300.0, description="How long a client may be silent.")
     tls_handshake_timeout: PositiveDuration = Field(default=30.0, description="How long a TLS handshake may take.")
     shutdown_timeout: Duration = Field(
@@ -152,6 +159,8 @@ class Smtp(Section):
         addresses = ("" if str(each.address).endswith(":0") else str(each.address) for each in self.listener)
         for index, address in repeated(addresses):
             yield f"listener.{index}.address", f"{address} is there twice"
+        for index, name in repeated(each.name for each in self.listener):
+            yield f"listener.{index}.name", f"the name '{name}' is there twice"
 
 
 class Tls(Section):
@@ -187,12 +196,6 @@ def _check_user_name(name: str) -> str:
     return name
 
 
-def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(patterns) or any(re.search(r"[\s<>]", pattern) for pattern in patterns):
-        raise ValueError('a sender is an address or a pattern of one, as in "*@example.com"')
-    return patterns
-
-
 class User(Section):
     table: ClassVar[str] = "user"
 
@@ -203,10 +206,12 @@ class User(Section):
         default=SecretStr(""), description="The password's argon2 hash, made by `smtp-bridge hash-password`."
     )
     password: Secret = Field(default=SecretStr(""), description="The plain password instead, which CRAM-MD5 needs.")
-    senders: Annotated[TextList, AfterValidator(_check_patterns)] = Field(
+    senders: Annotated[TextList, AfterValidator(check_patterns)] = Field(
         default=("*",), description='Who this user may send as, as in "*@example.com".'
     )
-    rate: MaybeRate = Field(default=None, description='Messages per period, as in "100/h". Empty: no limit.')
+    rate: MaybeRate = Field(
+        default=None, description='Messages per period, as in "100/h"; beyond it 451 4.7.1. Empty: no limit.'
+    )
 
     def problems(self) -> Iterator[Problem]:
         given = bool(self.password_hash.get_secret_value()), bool(self.password.get_secret_value())

@@ -5,6 +5,7 @@ Nothing here repeats a value in an error, since any of them may turn out to be a
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import math
@@ -228,8 +229,75 @@ def _check_address(address: str) -> str:
     return address
 
 
+def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(patterns) or any(re.search(r"[\s<>]", pattern) for pattern in patterns):
+        raise ValueError('a sender is an address or a pattern of one, as in "*@example.com"')
+    return patterns
+
+
+def _check_pattern(pattern: str) -> str:
+    if re.search(r"[\s<>]", pattern):
+        raise ValueError('not an address or a pattern of one, as in "*@example.com"')
+    return pattern
+
+
+def _check_mailbox(text: str) -> str:
+    """`noreply@example.com` or `Servers <noreply@example.com>`."""
+    match = re.fullmatch(r'(?:(?:"[^"\\]*"|[^"<>,;:()@\\]*?)\s*<([^<>]+)>|([^<>\s]+))', text)
+    if text and (not match or re.search(r"[\x00-\x1f\x7f]", text) or "." not in _domain_of(match[1] or match[2])):
+        raise ValueError('not a mailbox with a full domain, as in "Servers <noreply@example.com>"')
+    return text
+
+
+def _domain_of(address: str) -> str:
+    return _check_address(address).rpartition("@")[2]
+
+
+def _required(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _check_bounce_from(text: str) -> str:
+    return text if text == "off" else _check_mailbox(text)
+
+
+def _check_webhook(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    if url:
+        parts = split_url(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("is http:// to another machine; use https://")
+    return secret
+
+
+def _check_webhook_secret(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value():
+        webhook_key(secret.get_secret_value())
+    return secret
+
+
+def webhook_key(secret: str) -> bytes:
+    """`whsec_` and base64 -> the key (Standard Webhooks, "Signature scheme"). Raises ValueError."""
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ValueError('not a webhook secret: "whsec_" and 24 to 64 octets in base64')
+    return key
+
+
 Hostname = Annotated[str, AfterValidator(_check_hostname)]
 Name = Annotated[str, AfterValidator(_check_name)]
+MaybeName = Annotated[str, AfterValidator(lambda name: _check_name(name) if name else "")]
+Pattern = Annotated[str, AfterValidator(_check_pattern)]
+SenderMailbox = Annotated[str, AfterValidator(_check_mailbox)]
+RequiredMailbox = Annotated[str, AfterValidator(_check_mailbox), AfterValidator(_required)]
+BounceFrom = Annotated[str, AfterValidator(_check_bounce_from)]
+WebhookUrl = Annotated[SecretUrl, AfterValidator(_check_webhook)]
+WebhookSecret = Annotated[Secret, AfterValidator(_check_webhook_secret)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 JsonPointer = Annotated[str, AfterValidator(check_pointer)]
 EmailAddress = Annotated[str, AfterValidator(_check_address)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
@@ -35,7 +35,7 @@ class Attempt:
     `batched` when one has left in a request with others: under another key than a later call will have.
 
     `waited`: a client waits for it, and its reply says what became of the message, so what was sent is not logged twice.
-    `alone`: its calls never share a request with those of other messages.
+    `alone`: its calls never share a request with those of other messages. `probe`: it finds out whether the provider is back.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Attempt:
         number: int = 1,
         waited: bool = False,
         alone: bool = False,
+        probe: bool = False,
     ) -> None:
         self.provider = provider
         self.message = message
@@ -55,12 +56,14 @@ class Attempt:
         self.groups = groups
         self.number = number
         self.waited = waited
-        self.alone = alone or waited
+        self.alone = alone or waited or probe
+        self.probe = probe
         self.recipients = tuple(r for group in groups for r in group)
         self.outcomes: dict[str, Outcome] = {}
         self.begun = False
         self.batched = False
         self.withdrawn = False
+        self.ending = asyncio.Event()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
 
@@ -68,11 +71,13 @@ class Attempt:
         """Give it up if no call has begun; True when none ever will, also when a slot becomes free this very moment."""
         if not self.begun:
             self.withdrawn = True
+            self.ending.set()
             self.task.cancel()
         return self.withdrawn
 
     def close(self) -> None:
         """Begin no further call: what still waits for a slot is deferred, what was begun goes on to its end."""
+        self.ending.set()
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -106,12 +111,17 @@ class Attempt:
     def pending(self) -> tuple[str, ...]:
         return tuple(r for r in self.recipients if r not in self.outcomes)
 
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """Recipients of whom no call was made: they wait as if nothing had been."""
+        if self.withdrawn:
+            return self.recipients
+        return tuple(r for r, outcome in self.outcomes.items() if outcome is NO_SLOT)
+
     def give_up(self) -> None:
         """Whoever reads the outcomes finds one for every recipient; of a call that may have gone out nothing is known."""
-        status: Literal["unknown", "deferred"] = "unknown" if self.begun else "deferred"
-        keyless = self.begun and self.batched
-        outcome = Outcome(status=status, reply=LOCAL_ERROR, fault=Fault.PROVIDER, keyless=keyless)
-        self.outcomes.update(dict.fromkeys(self.pending, outcome))
+        lost = Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER, keyless=self.batched)
+        self.outcomes.update(dict.fromkeys(self.pending, lost if self.begun else NO_SLOT))
 
     def add(self, recipient: str, outcome: Outcome, **facts: Any) -> None:
         """The outcome of a call for one recipient, with a line in the log; `facts` are told with it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any
@@ -51,6 +51,12 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def dismiss(self) -> None:
+        """None of them is begun."""
+        for entry in tuple(self._all):
+            self.remove(entry)
+            _answer(entry, None)
+
     def add(self, entry: Entry) -> None:
         self._all[entry] = None
         self._by_key.setdefault(entry.key, {})[entry] = None
@@ -85,12 +91,17 @@ class Waiting:
         return taken
 
 
+Turn = Callable[[], Awaitable[int]]  # so many calls may go now, when that has come; 0: none for long
+
+
 class Batches:
     """Makes the calls that wait, with one provider, within its slots."""
 
-    def __init__(self, provider: Provider, slots: asyncio.Semaphore) -> None:
+    def __init__(self, provider: Provider, slots: asyncio.Semaphore, turn: Turn, take: Callable[[int], None]) -> None:
         self._provider = provider
         self._slots = slots
+        self._turn = turn
+        self._take = take
         self._waiting = Waiting()
         self._pump: asyncio.Task[None] | None = None
         self._requests: set[asyncio.Task[None]] = set()
@@ -114,10 +125,16 @@ class Batches:
     async def _run(self) -> None:
         while self._waiting:
             await self._slots.acquire()
-            entries = self._waiting.take(number=self._provider.max_batch, size=self._provider.max_batch_bytes)
+            room = await self._turn()
+            if not room:
+                self._waiting.dismiss()
+            entries = self._waiting.take(
+                number=min(room, self._provider.max_batch), size=self._provider.max_batch_bytes
+            )
             if not entries:
                 self._slots.release()
                 continue
+            self._take(len(entries))
             self._start(entries)
 
     def _start(self, entries: list[Entry]) -> None:

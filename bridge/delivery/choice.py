@@ -1,81 +1,116 @@
-"""Which provider takes a message: the first in order that can carry it without loss (DESIGN 3.8).
-
-LATER: routes, and another provider when one is down. Until then a provider that is down keeps its mail waiting.
-"""
+"""Who takes a message: the route of each recipient, those of its providers that can carry it (DESIGN 3.8), and who is there."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from bridge.delivery.dispatcher import Dispatcher
-from bridge.model import Email, Envelope
+from bridge.delivery.lanes import Lane
+from bridge.delivery.routing import NO_ROUTE, Route, Routes
+from bridge.model import Email, Envelope, Message, Origin
 from bridge.providers.base import Unfit
 from bridge.reply import Reply
 from bridge.spool.base import ClaimedRecipient
 
 log: Any = structlog.get_logger()
 
+Tell = Callable[..., None]
+
+
+def untold(event: str, **facts: Any) -> None:
+    """For mail that was told of before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """`place`: of the provider that takes the message, None when it is refused.
+    """`places`: of the providers that may take the message, () when it is refused.
 
     `unfit`: what is lost with the one that takes it; refused: why the first cannot take it.
     """
 
-    place: int | None
-    passed_over: tuple[Unfit, ...] = ()  # of those before `place`
+    places: tuple[int, ...]
+    passed_over: tuple[Unfit, ...] = ()  # of those before the first of `places`
     unfit: Unfit | None = None
 
 
-def choose(verdicts: Iterable[Unfit | None], *, degrade: bool) -> Choice:
-    """From what each provider would lose, in order; those after the first that loses nothing are not asked."""
-    unfits: list[Unfit] = []
-    for place, unfit in enumerate(verdicts):
-        if unfit is None:
-            return Choice(place=place, passed_over=tuple(unfits))
-        unfits.append(unfit)
+def choose(verdicts: Sequence[Unfit | None], *, degrade: bool) -> Choice:
+    """From what each provider would lose, in order: all that lose nothing, else the first that may lose it."""
+    fit = tuple(place for place, unfit in enumerate(verdicts) if unfit is None)
+    if fit:
+        return Choice(places=fit, passed_over=tuple(unfit for unfit in verdicts[: fit[0]] if unfit))
+    unfits = [unfit for unfit in verdicts if unfit]
     for place, unfit in enumerate(unfits):
         if degrade and unfit.degradable:
-            return Choice(place=place, passed_over=tuple(unfits[:place]), unfit=unfit)
-    return Choice(place=None, unfit=unfits[0])
+            return Choice(places=(place,), passed_over=tuple(unfits[:place]), unfit=unfit)
+    return Choice(places=(), unfit=unfits[0])
 
 
 def bound_to(recipient: ClaimedRecipient) -> str:
-    """The provider a recipient may not leave, since it may have mailed it already (DESIGN 3.6); "" when it is free.
-
-    BUG: the spool notes who was tried when the result is written, not when the attempt begins. After a crash in an attempt
-    with a provider that is not the one tried before it, the earlier one is believed to be it; and where there was none, the
-    choice is made again. Both matter only when the settings change between two attempts.
-    """
+    """The provider a recipient may not leave, since it may have mailed it already (DESIGN 3.6); "" when it is free."""
     return recipient.provider if recipient.unknowns else ""
 
 
-class Dispatchers:
-    """The dispatchers in the order of the settings, and the choice among them, with its lines in the log."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """For each recipient its lane, or why nobody takes it."""
 
-    def __init__(self, dispatchers: Sequence[Dispatcher], *, degrade: bool = False) -> None:
+    lanes: Mapping[str, Lane] = field(default_factory=dict)
+    refused: Mapping[str, Reply] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {recipient: str(lane) for recipient, lane in self.lanes.items()}
+
+    def by_lane(self) -> dict[Lane, tuple[str, ...]]:
+        found: dict[Lane, list[str]] = {}
+        for recipient, lane in self.lanes.items():
+            found.setdefault(lane, []).append(recipient)
+        return {lane: tuple(recipients) for lane, recipients in found.items()}
+
+
+class Dispatchers:
+    """The dispatchers in the order of the settings, the routes, and the choice among them.
+
+    `mark`: a fingerprint of the settings that lanes depend on.
+    """
+
+    def __init__(
+        self,
+        dispatchers: Sequence[Dispatcher],
+        *,
+        routes: Routes | None = None,
+        degrade: bool = False,
+        mark: str = "0",
+    ) -> None:
+        self._set(dispatchers, routes, degrade, mark)
+
+    def _set(self, dispatchers: Sequence[Dispatcher], routes: Routes | None, degrade: bool, mark: str) -> None:
         self._all = tuple(dispatchers)
         self._by_name = {dispatcher.provider.name: dispatcher for dispatcher in dispatchers}
+        self._routes = routes or Routes((), tuple(self._by_name))
         self._degrade = degrade
+        self._mark = mark
+
+    def reload(self, dispatchers: Sequence[Dispatcher], *, routes: Routes, degrade: bool, mark: str) -> None:
+        """From now on by other settings; attempts that run with the earlier dispatchers go on."""
+        self._set(dispatchers, routes, degrade, mark)
+
+    @property
+    def all(self) -> tuple[Dispatcher, ...]:
+        return self._all
 
     @property
     def first(self) -> Dispatcher:
         return self._all[0]
 
     @property
-    def window(self) -> int:
-        """Messages of the spool that are worth holding at once."""
-        return sum(dispatcher.window for dispatcher in self._all)
-
-    @property
-    def max_batch(self) -> int:
-        return max(dispatcher.provider.max_batch for dispatcher in self._all)
+    def degrades(self) -> bool:
+        return self._degrade
 
     @property
     def timeout(self) -> float:
@@ -85,41 +120,95 @@ class Dispatchers:
     def named(self, name: str) -> Dispatcher | None:
         return self._by_name.get(name)
 
-    def accept(self, queue_id: str, email: Email, envelope: Envelope) -> Dispatcher | Reply:
-        """At DATA: who takes this message, or the refusal; what is special about it is logged here and at no retry."""
-        choice = self._choose(self._all, queue_id, email, envelope)
-        if isinstance(choice, Reply):
-            return choice
-        dispatcher, passed_over = choice
-        provider = dispatcher.provider
-        if passed_over:
-            names = [d.provider.name for d in self._all[: len(passed_over)]]
-            losses = list(dict.fromkeys(loss for unfit in passed_over for loss in unfit.losses))
-            log.info("message.rerouted", queue_id=queue_id, provider=provider.name, passed_over=names, losses=losses)
-        if repairs := provider.repairs(email, envelope):
-            log.info("message.repaired", queue_id=queue_id, provider=provider.name, repairs=repairs)
-        if hidden := provider.not_shown(email, envelope.recipients):
-            log.info("message.addresses_not_shown", queue_id=queue_id, provider=provider.name, recipients=hidden)
-        return dispatcher
+    # --- which lane
 
-    def again(
-        self, queue_id: str, email: Email, envelope: Envelope, only: Dispatcher | None = None
-    ) -> Dispatcher | Reply:
-        """For mail from the spool, which may have come under other settings; `only`: the one that must keep it."""
-        choice = self._choose((only,) if only else self._all, queue_id, email, envelope)
-        return choice if isinstance(choice, Reply) else choice[0]
+    def route(self, *, user: str, listener: str, sender: str, recipient: str) -> Route | None:
+        return self._routes.choose(user=user, listener=listener, sender=sender, recipient=recipient)
 
-    def _choose(
-        self, among: tuple[Dispatcher, ...], queue_id: str, email: Email, envelope: Envelope
-    ) -> tuple[Dispatcher, tuple[Unfit, ...]] | Reply:
-        choice = choose((one.provider.unfit(email, envelope) for one in among), degrade=self._degrade)
-        taken = among[choice.place or 0]
+    def accept(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin) -> Plan:
+        """At DATA; what is special about the message is logged here and at no retry."""
+        return self._plan(queue_id, email, envelope, origin, log.info, log.warning)
+
+    def again(self, message: Message, email: Email) -> Plan:
+        """For mail that was put under other settings."""
+        return self._plan(message.queue_id, email, message.envelope, message.origin, untold, log.warning)
+
+    def _plan(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, tell: Tell, warn: Tell) -> Plan:
+        sender = envelope.reverse_path or email.sender.email
+        routes: dict[Route | None, list[str]] = {}
+        for recipient in envelope.recipients:
+            route = self.route(user=origin.user, listener=origin.listener, sender=sender, recipient=recipient)
+            routes.setdefault(route, []).append(recipient)
+        lanes: dict[str, Lane] = {}
+        refused: dict[str, Reply] = dict.fromkeys(routes.pop(None, ()), NO_ROUTE)
+        for route, recipients in routes.items():
+            assert route is not None
+            theirs = envelope if len(routes) == 1 else replace(envelope, recipients=tuple(recipients))
+            found = self._lane(route, queue_id, email, theirs, tell, warn)
+            if isinstance(found, Lane):
+                lanes |= dict.fromkeys(recipients, found)
+            else:
+                refused |= dict.fromkeys(recipients, found)
+        return Plan(lanes=lanes, refused=refused)
+
+    def _lane(
+        self, route: Route, queue_id: str, email: Email, envelope: Envelope, tell: Tell, warn: Tell
+    ) -> Lane | Reply:
+        among = [self._by_name[name] for name in route.providers]
+        choice = choose([one.provider.unfit(email, envelope) for one in among], degrade=self._degrade)
+        taken = among[choice.places[0] if choice.places else 0].provider
         if choice.unfit:
-            event = "message.unfit" if choice.place is None else "message.degraded"
-            log.warning(event, queue_id=queue_id, provider=taken.provider.name, losses=choice.unfit.losses)
-            if choice.place is None:
+            event = "message.degraded" if choice.places else "message.unfit"
+            warn(event, queue_id=queue_id, provider=taken.name, losses=choice.unfit.losses)
+            if not choice.places:
                 return choice.unfit.reply
-        return taken, choice.passed_over
+        if choice.passed_over:
+            names = [one.provider.name for one in among[: choice.places[0]]]
+            losses = list(dict.fromkeys(loss for unfit in choice.passed_over for loss in unfit.losses))
+            tell("message.rerouted", queue_id=queue_id, provider=taken.name, passed_over=names, losses=losses)
+        if repairs := taken.repairs(email, envelope):
+            tell("message.repaired", queue_id=queue_id, provider=taken.name, repairs=repairs)
+        if hidden := taken.not_shown(email, envelope.recipients):
+            tell("message.addresses_not_shown", queue_id=queue_id, provider=taken.name, recipients=hidden)
+        names_left = tuple(among[place].provider.name for place in choice.places)
+        return Lane(names=names_left, risky=route.failover_unknown, mark=self._mark)
+
+    def is_current(self, lane: Lane | None) -> bool:
+        """Whether what waits there may be attempted; else it is to be sorted again."""
+        if lane is None:
+            return False
+        if lane.bound:
+            return lane.names[0] in self._by_name
+        return lane.mark == self._mark and all(name in self._by_name for name in lane.names)
+
+    # --- who is there
+
+    def next_for(self, lane: Lane, now: float) -> Dispatcher | None:
+        """The first that is available, from the one whose turn it is."""
+        return self._first_available(lane.order, now)
+
+    def onward(self, lane: Lane, name: str, now: float) -> Lane | None:
+        """Where a recipient goes on that `name` certainly did not take; None when nobody is left in this round."""
+        if lane.bound or name not in lane.names:
+            return None
+        following = self._first_available(lane.after(name), now)
+        return lane.at(following.provider.name) if following else None
+
+    def ready_for(self, lane: Lane, now: float) -> Dispatcher | None:
+        """Who may begin at this moment: the first available if it is ready, else one that is to be probed."""
+        available = self.next_for(lane, now)
+        probed = next((one for one in self._in(lane.order) if not one.breaker.closed and one.ready(now)), None)
+        if probed and (
+            available is None or lane.order.index(probed.provider.name) < lane.order.index(available.provider.name)
+        ):
+            return probed
+        return available if available and available.ready(now) else None
+
+    def _first_available(self, names: Iterable[str], now: float) -> Dispatcher | None:
+        return next((one for one in self._in(names) if one.available(now)), None)
+
+    def _in(self, names: Iterable[str]) -> Iterable[Dispatcher]:
+        return (self._by_name[name] for name in names if name in self._by_name)
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts of all; False when some were still running and have been cancelled."""

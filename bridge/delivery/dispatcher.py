@@ -1,17 +1,20 @@
-"""The dispatcher of one provider: makes its attempts, `policy.concurrency` calls at once."""
+"""The dispatcher of one provider: makes its attempts, `policy.concurrency` calls at once, as its breaker and limiter allow."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from bridge.clock import Clock, SystemClock
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.batch import Batches, Made
+from bridge.delivery.breaker import LONG_WAIT_S, Breaker, BreakerPolicy, Change
+from bridge.delivery.ratelimit import Limiter, LimitPolicy
 from bridge.model import Email, Fault, Message, Outcome, idempotency_key
 from bridge.providers.base import Call, Provider
 from bridge.reply import LOCAL_ERROR
@@ -19,24 +22,82 @@ from bridge.reply import LOCAL_ERROR
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets of a message from which its addresses are sorted out in a thread
+PATIENCE_S = (
+    2.0  # a call that would have to wait longer for the limiter is not begun, and its message waits in the queue
+)
+FIRST_AFTER_PAUSE = 2  # messages at once when a provider is back; each that goes well lets one more go
 NO_OUTCOME = Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+_CONGESTED = "4.4.5"
 
 
 class Dispatcher:
-    """Makes attempts with one provider and keeps their tasks."""
+    """Makes attempts with one provider and keeps their tasks. `on_change` is told when its breaker opens and closes."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        breaker: BreakerPolicy | None = None,
+        limits: LimitPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.provider = provider
+        self.breaker = Breaker(breaker or BreakerPolicy())
+        self.limiter = Limiter(limits or LimitPolicy())
+        self.on_change: Callable[[Dispatcher, Change], None] = lambda dispatcher, change: None
+        self.on_refused: Callable[[Dispatcher, str, Outcome], None] = lambda dispatcher, recipient, outcome: None
+        self.resuming = False  # its breaker has closed, and what it deferred is still being made due
+        self.sent = self.deferred = self.bounced = 0
+        self._clock = clock or SystemClock()
+        self._ramp = self._full = provider.policy.concurrency
         self._slots = asyncio.Semaphore(provider.policy.concurrency)
-        self._batches = Batches(provider, self._slots)
+        self._batches = Batches(provider, self._slots, self._turn, self._take)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._blocked = False
+
+    # --- whether it may be used
 
     @property
     def window(self) -> int:
         """Messages from the spool worth holding at once: what its slots carry, or a batch under way and one that fills."""
         batch = self.provider.max_batch
         return max(self.provider.policy.concurrency, 2 * batch if batch > 1 else 0)
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def steady(self) -> bool:
+        """Not just back, and not slowed down: its whole window may be used."""
+        return self.breaker.closed and self._ramp >= self._full and not self.limiter.limits
+
+    def available(self, now: float) -> bool:
+        """Whether mail should wait for it, rather than go to the next one of its route."""
+        return self.breaker.closed and self.limiter.wait(now) <= LONG_WAIT_S
+
+    def ready(self, now: float) -> bool:
+        """Whether an attempt may begin this moment, if only as a probe."""
+        open_way = (self.breaker.closed and not self.resuming) or self.breaker.may_probe(now)
+        return open_way and self.limiter.wait(now) <= 0
+
+    def room(self, now: float, held: int) -> int:
+        """Messages of the spool to take in at most, while `held` of them are here."""
+        if self.resuming:
+            return 0
+        if not self.breaker.closed:
+            return 1 if self.breaker.may_probe(now) and self.limiter.wait(now) <= 0 else 0
+        window = self.window if self._ramp >= self._full else min(self.window, self._ramp)
+        return max(0, min(window - held, self.limiter.room(now)))
+
+    def waits_until(self, now: float) -> float | None:
+        """When it may be used again; None when it may be now."""
+        wait = self.limiter.wait(now)
+        if self.breaker.state == "half-open":
+            return None  # the end of the probe wakes whoever waits
+        until = now + wait if self.breaker.closed else max(self.breaker.until, now + wait)
+        return until if until > now else None
+
+    # --- attempts
 
     def begin(
         self,
@@ -48,12 +109,24 @@ class Dispatcher:
         waited: bool = False,
         alone: bool = False,
     ) -> Attempt:
-        """Start an attempt for disjoint groups of recipients; a group's calls depend on nothing but the group (see `Claimed`)."""
-        attempt = Attempt(self.provider, message, email, groups, number=number, waited=waited, alone=alone)
+        """Start an attempt for disjoint groups of recipients; a group's calls depend on nothing but the group (see `Claimed`).
+
+        While the breaker is open it is the probe.
+        """
+        probe = self.breaker.may_probe(self._clock.now())
+        if probe:
+            self.breaker.begin_probe()
+        attempt = Attempt(self.provider, message, email, groups, number=number, waited=waited, alone=alone, probe=probe)
         attempt.task = asyncio.create_task(self._run(attempt))
         self._tasks.add(attempt.task)
-        attempt.task.add_done_callback(self._tasks.discard)
+        attempt.task.add_done_callback(lambda task: self._ended(attempt))
         return attempt
+
+    def _ended(self, attempt: Attempt) -> None:
+        # Here and not in the task: one that is cancelled before its first step must give its probe back too.
+        self._tasks.discard(attempt.task)
+        if attempt.probe:
+            self.breaker.end_probe(self._clock.now())
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts; False when some were still running and have been cancelled."""
@@ -108,15 +181,20 @@ class Dispatcher:
             attempt.outcomes.update(dict.fromkeys(call.addressing.recipients, NO_SLOT))
             return
         facts = {"batch": made.batch} if made.batch > 1 else {}
-        for recipient in call.addressing.recipients:
-            outcome = made.outcomes.get(recipient) or replace(NO_OUTCOME, keyless=made.batch > 1)
+        outcomes = {
+            recipient: made.outcomes.get(recipient) or replace(NO_OUTCOME, keyless=made.batch > 1)
+            for recipient in call.addressing.recipients
+        }
+        for recipient, outcome in outcomes.items():
             attempt.add(recipient, outcome, duration_ms=made.duration_ms, **facts)
-            self._note_account(outcome)
+        self._learn(outcomes, attempt)
 
     async def _make(self, attempt: Attempt, call: Call) -> Made | None:
         if not await attempt.may_begin(self._slots):
             return None
         try:
+            if not await self._may_call(attempt):
+                return None
             attempt.begun = True
             started = time.monotonic()
             outcomes = await self.provider.send(attempt.email, call.addressing, queue_id=call.queue_id, key=call.key)
@@ -124,11 +202,79 @@ class Dispatcher:
             self._slots.release()
         return Made(outcomes, round((time.monotonic() - started) * 1000, 1))
 
-    def _note_account(self, outcome: Outcome) -> None:
-        """Tell the operator once when the account is refused, and once when it is accepted again."""
-        if outcome.fault is Fault.ACCOUNT and not self._blocked:
-            self._blocked = True
-            log.error("provider.blocked", provider=self.provider.name, text=outcome.reply.text, detail=outcome.detail)
-        elif outcome.status == "sent" and self._blocked:
-            self._blocked = False
-            log.info("provider.unblocked", provider=self.provider.name)
+    async def _may_call(self, attempt: Attempt) -> bool:
+        """The breaker may have opened while it waited for a slot, and the limiter may want it to wait a little more."""
+        while not attempt.ended and (attempt.probe or self.breaker.closed):
+            now = self._clock.now()
+            wait = self.limiter.wait(now)
+            if wait <= 0:
+                self.limiter.take(now)
+                return True
+            if wait > PATIENCE_S:
+                return False
+            await self._clock.wait(attempt.ending, wait)
+        return False
+
+    async def _turn(self) -> int:
+        """For a request of several calls: how many of them may go, once the limiter allows some; 0: they wait in the queue."""
+        while self.breaker.closed:
+            now = self._clock.now()
+            wait = self.limiter.wait(now)
+            if wait <= 0:
+                return self.limiter.room(now)
+            if wait > PATIENCE_S:
+                return 0
+            await self._clock.wait(asyncio.Event(), wait)
+        return 0
+
+    def _take(self, number: int) -> None:
+        self.limiter.take(self._clock.now(), number)
+
+    # --- what a call taught
+
+    def _learn(self, outcomes: dict[str, Outcome], attempt: Attempt) -> None:
+        """One call is one lesson, however many recipients it had: the gravest, but where it took some it is there."""
+        now = self._clock.now()
+        for recipient, outcome in outcomes.items():
+            self._count(recipient, outcome)
+        lesson = max(outcomes.values(), key=_gravity)
+        if lesson.status == "deferred" and lesson.reply.enhanced == _CONGESTED and lesson.fault is Fault.PROVIDER:
+            self.limiter.congested(now, lesson.retry_after)
+        elif lesson.status in ("sent", "bounced"):
+            self.limiter.went_well()
+            self._ramp = min(self._ramp + 1, self._full)
+        if self.provider.allowance:
+            self.limiter.told(*self.provider.allowance, now)
+        waited_s = now - self.breaker.since
+        if change := self.breaker.note(lesson, now=now, probe=attempt.probe):
+            self._changed(change, lesson, waited_s)
+
+    def _count(self, recipient: str, outcome: Outcome) -> None:
+        if outcome.status == "sent":
+            self.sent += 1
+        elif outcome.status == "bounced":
+            self.bounced += 1
+            if outcome.fault is Fault.RECIPIENT:
+                self.on_refused(self, recipient, outcome)
+        else:
+            self.deferred += 1
+
+    def _changed(self, change: Change, outcome: Outcome, waited_s: float) -> None:
+        name, breaker = self.provider.name, self.breaker
+        if change == "closed":
+            self._ramp = min(FIRST_AFTER_PAUSE, self._full)
+            log.info("provider.breaker_closed", provider=name, after_s=round(waited_s, 1))
+        elif change == "blocked":
+            log.error("provider.blocked", provider=name, text=outcome.reply.text, detail=outcome.detail)
+        else:
+            retry_in_s = round(breaker.until - breaker.since, 1)
+            log.warning("provider.breaker_opened", provider=name, detail=breaker.reason, retry_in_s=retry_in_s)
+        self.on_change(self, change)
+
+
+def _gravity(outcome: Outcome) -> int:
+    if outcome.status == "sent":
+        return 5
+    if outcome.fault is Fault.ACCOUNT:
+        return 4
+    return {"unknown": 3, "deferred": 2, "bounced": 1}[outcome.status]

@@ -5,52 +5,94 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.delivery.attempt import Attempt
+from bridge.delivery.attempt import NO_SLOT, Attempt
+from bridge.delivery.breaker import certainly_not_taken
+from bridge.delivery.lanes import Lane
 from bridge.delivery.retry import RetryPolicy, Tried, dispose
+from bridge.model import Outcome
 from bridge.spool.base import Claimed, Lease, Result, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
 
 LEASE_MARGIN_S = 60.0
+Onward = Callable[[Lane, str, float], Lane | None]
 
 
 class Recorder:
-    """Turns outcomes into results and writes them, however long the disk needs. `timeout`: of the slowest call, in seconds."""
+    """Turns outcomes into results and writes them, however long the disk needs. `timeout`: of the slowest call, in seconds.
 
-    def __init__(self, spool: Spool, retry: RetryPolicy, clock: Clock, *, timeout: float) -> None:
+    `onward`: where a recipient goes that a provider did not take. `on_failure`: somebody is to be told of what was written.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        retry: RetryPolicy,
+        clock: Clock,
+        *,
+        timeout: float,
+        onward: Onward = lambda lane, name, now: None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         self._spool = spool
-        self._retry = retry
         self._clock = clock
-        self._timeout = timeout
+        self._onward = onward
+        self._on_failure = on_failure
         self._stuck = 0
+        self.retry = retry
+        self.timeout = timeout
 
     @property
     def stuck(self) -> bool:
         """Results wait for a disk that refuses them: what cannot be recorded must not be attempted, least of all again."""
         return self._stuck > 0
 
-    def results(self, attempt: Attempt, tried: Callable[[str], Tried]) -> dict[str, Result]:
+    def results(
+        self, attempt: Attempt, tried: Callable[[str], Tried], lane: Callable[[str], Lane | None] = lambda _: None
+    ) -> dict[str, Result]:
+        """For each recipient of whom a call was made, or may have been."""
         provider, now = attempt.provider, self._clock.now()
         # One draw for the whole attempt: recipients of one lost call must come due together, to be one call again.
         chance = random.random()  # noqa: S311 no secret
         return {
-            recipient: dispose(
-                tried(recipient),
+            recipient: self._in_lane(
+                dispose(
+                    tried(recipient),
+                    outcome,
+                    now=now,
+                    retry=self.retry,
+                    provider=provider.name,
+                    policy=provider.policy,
+                    idempotent=provider.idempotent,
+                    chance=lambda: chance,
+                ),
                 outcome,
-                now=now,
-                retry=self._retry,
-                provider=provider.name,
-                policy=provider.policy,
-                idempotent=provider.idempotent,
-                chance=lambda: chance,
+                lane(recipient),
+                attempt,
             )
             for recipient, outcome in attempt.outcomes.items()
+            if outcome is not NO_SLOT
         }
+
+    def _in_lane(self, result: Result, outcome: Outcome, lane: Lane | None, attempt: Attempt) -> Result:
+        """What is still open goes on to the next provider where that may be, else begins again with the first."""
+        if result.status == "sent" and attempt.provider.keeps_bodies:
+            return replace(result, keep_body=True)
+        if result.status not in ("deferred", "held") or lane is None:
+            return result
+        if certainly_not_taken(outcome) or (outcome.status == "unknown" and lane.risky):
+            name, now = attempt.provider.name, self._clock.now()
+            if following := self._onward(lane, name, now):
+                return replace(result, status="deferred", at=now, blocked=False, unknown=False, lane=str(following))
+        if lane.start and not result.unknown:
+            return replace(result, lane=str(lane.afresh()))
+        return result
 
     async def follow(self, queue_id: str, lease: Lease, attempt: Attempt) -> None:
         """Wait for an attempt and renew its lease meanwhile."""
@@ -66,7 +108,7 @@ class Recorder:
 
     @property
     def lease_s(self) -> float:
-        return self._timeout + LEASE_MARGIN_S
+        return self.timeout + LEASE_MARGIN_S
 
     async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> None:
         """Write results; while the disk refuses them, again and again: nothing else may touch these recipients meanwhile."""
@@ -97,15 +139,21 @@ class Recorder:
             log.error("spool.record_failed", queue_id=queue_id, error=str(error))
             return None
 
-    async def give_back(self, item: Claimed) -> None:
+    async def give_back(self, item: Claimed, lanes: Mapping[str, str] | None = None) -> None:
         """No call was made: due again at once, not found as interrupted. If that fails, it is only taken for a lost answer."""
         try:
-            await self._spool.give_back(item.message.queue_id, item.lease, now=self._clock.now())
+            await self._spool.give_back(item.message.queue_id, item.lease, now=self._clock.now(), lanes=lanes)
         except (SpoolError, SpoolFull) as error:
             log.error("spool.give_back_failed", queue_id=item.message.queue_id, error=str(error))
 
+    def failed(self) -> None:
+        """Somebody is to be told of what has just been written."""
+        self._on_failure()
+
     def tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
         """An error line for each recipient that got its 250 and will not be sent without the operator."""
+        if any(result.status in ("bounced", "expired", "sent") for result in results.values()):
+            self.failed()
         for address, result in results.items():
             reply = result.reply
             if result.status in ("bounced", "expired", "held"):

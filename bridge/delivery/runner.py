@@ -1,38 +1,51 @@
 """The runner: takes due messages from the spool, attempts them, records what came of it.
 
-It holds no more of the queue than the providers have use for, in messages and in bytes. It is woken by event (something was
-spooled, a slot is free, the operator changed something) and polls as a safety net.
+For each provider it claims what waits in the lanes that are its turn, and no more than the provider has use for; a provider
+that is left alone has nothing claimed, so nothing burns attempts meanwhile. It is woken by event (something was spooled, a slot
+is free, the operator changed something) and polls as a safety net.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.attempt import Attempt
+from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.lanes import Lane
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, may_try_again
 from bridge.model import Email, Fault
 from bridge.reply import Reply
-from bridge.spool.base import Claimed, ClaimedRecipient, Result, Spool, SpoolError, SpoolFull
+from bridge.spool.base import Claimed, ClaimedRecipient, Result, Spool, SpoolError, SpoolFull, bound_lane
 
 log: Any = structlog.get_logger()
 
 POLL_S = 5.0
 REFUSED_S = 1.0  # until the next look at a spool that refuses to be written
-PARSE_OFF_LOOP = 64 * 1024
+OFF_LOOP_SIZE = 64 * 1024
+SORTED_AT_ONCE = 50  # messages that were put under other settings
 # While works hold this much nothing is claimed, however few they are: a window of batches may be thousands of messages. One
 # claim may go over it by its own limit; the parsed mail is about as large again.
 MAX_BYTES = 64 << 20
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
 
 Parse = Callable[[bytes], Email]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a claimed message holds while it is worked on."""
+
+    octets: int
+    dispatcher: Dispatcher | None
 
 
 class Runner:
@@ -47,26 +60,55 @@ class Runner:
         self._parse = parse
         self._clock = clock
         self._owner = owner
-        self._works: dict[asyncio.Task[None], int] = {}  # with the octets each holds
+        self._works: dict[asyncio.Task[None], Work] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._bytes = 0
-        self._backlog = False
+        self._backlog: set[str] = set()  # providers for which more was due than fitted
+        self._lanes: dict[str, Lane | None] = {}  # those in which somebody may wait
+        self._look = True  # for lanes that the spool has and we do not know
+        self._sort_at = 0.0  # when lanes of other settings are looked at again
         self._wake = asyncio.Event()
         self._stopping = False
+        self._turn = 0
+
+    # --- from outside
 
     def wake(self) -> None:
         self._wake.set()
+
+    def waits_in(self, lanes: Iterable[Lane]) -> None:
+        """Something was spooled in these lanes."""
+        for lane in lanes:
+            self._lanes.setdefault(str(lane), lane)
+        self.wake()
+
+    def hurry(self) -> None:
+        """The operator did something: who is left alone is tried once, now."""
+        for dispatcher in self._dispatchers.all:
+            dispatcher.breaker.hurry()
+        self._look = True
+        self.wake()
 
     def stop(self) -> None:
         """Claim no more; `drain` then waits for what runs."""
         self._stopping = True
         self._wake.set()
 
+    def changed(self, dispatcher: Dispatcher, change: Change) -> None:
+        """A breaker opened or closed. Before anything is claimed again, all that it deferred is made due."""
+        if change == "closed":
+            dispatcher.resuming = True
+            task = asyncio.create_task(self._resume(dispatcher))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.wake()
+
     async def run(self) -> None:
         while not self._stopping:
             self._wake.clear()
+            if self._look:
+                await self._look_for_lanes()
             claimed = await self._claim()
-            for item in claimed or ():
-                self._start(item)
             if claimed is None:
                 await self._clock.wait(asyncio.Event(), REFUSED_S)
             elif not claimed:
@@ -79,55 +121,150 @@ class Runner:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    # --- lanes
+
+    async def _look_for_lanes(self) -> None:
+        """Those of an earlier run, perhaps under other settings."""
+        self._look, self._sort_at = False, 0.0
+        try:
+            found = await self._spool.lanes()
+        except SpoolError as error:
+            log.error("spool.claim_failed", error=str(error))
+            return
+        known = {text: lane for text, lane in self._lanes.items() if self._dispatchers.is_current(lane)}
+        self._lanes = known | {text: Lane.parse(text) for text in found}
+
+    def _assigned(self, now: float) -> tuple[dict[Dispatcher, list[str]], list[str]]:
+        """For each provider the lanes whose turn it is to serve; and those that are to be sorted again."""
+        # Somebody may at any time be left to one provider alone, by a lease that ran out.
+        turns = {one: [bound_lane(one.provider.name)] for one in self._dispatchers.all if one.ready(now)}
+        foreign = []
+        for text, lane in self._lanes.items():
+            if lane is None or not self._dispatchers.is_current(lane):
+                foreign.append(text)
+                continue
+            if lane.bound:
+                continue
+            served = {self._dispatchers.ready_for(lane, now), self._dispatchers.next_for(lane, now)}
+            for dispatcher in served - {None}:
+                assert dispatcher is not None
+                turns.setdefault(dispatcher, []).append(text)
+        return turns, foreign
+
+    def idle_lanes(self, now: float) -> list[str]:
+        """Lanes in which nothing is attempted for the time being, through no fault of the account."""
+        found = []
+        for text, lane in self._lanes.items():
+            if lane is None or not self._dispatchers.is_current(lane):
+                continue
+            among = [one for name in lane.names if (one := self._dispatchers.named(name))]
+            if not any(one.available(now) or one.breaker.blocked for one in among):
+                found.append(text)
+        return found
+
+    async def release(self, dispatcher: Dispatcher, now: float) -> None:
+        """It is no longer used: what it deferred is due now, with the time it was blocked on top. Raises SpoolError."""
+        name, breaker = dispatcher.provider.name, dispatcher.breaker
+        lanes = [text for text, lane in self._lanes.items() if lane and name in lane.names]
+        await self._spool.resume(lanes, now=now, blocked_s=now - breaker.since if breaker.blocked else 0.0)
+
+    async def _resume(self, dispatcher: Dispatcher) -> None:
+        name, now = dispatcher.provider.name, self._clock.now()
+        lanes = [text for text, lane in self._lanes.items() if lane and name in lane.names]
+        alone = [text for text in lanes if not self._others_available(text, name, now)]
+        blocked_s = now - dispatcher.breaker.since if dispatcher.breaker.was_blocked else 0.0
+        try:
+            await self._spool.resume([text for text in lanes if text not in alone], now=now)
+            due = await self._spool.resume(alone, now=now, blocked_s=blocked_s)
+            log.info("provider.resumed", provider=name, recipients=due)
+        except (SpoolError, SpoolFull) as error:  # they come due by themselves, later
+            log.error("spool.resume_failed", provider=name, error=str(error))
+        finally:
+            dispatcher.resuming = False
+            self.wake()
+
+    def _others_available(self, text: str, name: str, now: float) -> bool:
+        lane = self._lanes[text]
+        others = (self._dispatchers.named(other) for other in (lane.names if lane else ()) if other != name)
+        return any(one.available(now) for one in others if one)
 
     # --- how much to hold
 
-    async def _claim(self) -> Sequence[Claimed] | None:
-        """None when the spool refuses: the next look must not come at once, however much is due."""
+    async def _claim(self) -> int | None:
+        """Messages taken; None when the spool refuses: the next look must not come at once, however much is due."""
         if self._recorder.stuck:
             return None
-        room = self._room()
-        if room <= 0:
-            return ()
+        if self._bytes >= MAX_BYTES:
+            return 0
+        now = self._clock.now()
+        turns, foreign = self._assigned(now)
+        claims = [
+            self._claim_for(one, lanes, room, now) for one, lanes in turns.items() if (room := self._room(one, now))
+        ]
+        if foreign and now >= self._sort_at and not self._held(None):
+            self._sort_at = now + POLL_S
+            claims.append(self._claim_for(None, foreign, SORTED_AT_ONCE, now))
         try:
-            claimed = await self._spool.claim(
-                owner=self._owner, now=self._clock.now(), lease_s=self._recorder.lease_s, limit=room
-            )
+            return sum(await asyncio.gather(*claims))
         except (SpoolError, SpoolFull) as error:  # what cannot be written is not attempted
             log.error("spool.claim_failed", error=str(error))
             return None
-        self._backlog = len(claimed) >= room
-        return claimed
 
-    def _room(self) -> int:
+    async def _claim_for(self, dispatcher: Dispatcher | None, lanes: list[str], room: int, now: float) -> int:
+        name = dispatcher.provider.name if dispatcher else ""
+        claimed = await self._spool.claim(
+            owner=self._owner,
+            now=now,
+            lease_s=self._recorder.lease_s,
+            limit=room,
+            lanes=sorted(lanes),
+            provider=name,
+        )
+        (self._backlog.add if len(claimed) >= room else self._backlog.discard)(name)
+        if claimed and dispatcher is None:
+            self._sort_at = 0.0
+        for item in claimed:
+            self._start(item, dispatcher)
+        return len(claimed)
+
+    def _held(self, dispatcher: Dispatcher | None) -> int:
+        return sum(work.dispatcher is dispatcher for work in self._works.values())
+
+    def _room(self, dispatcher: Dispatcher, now: float) -> int:
         """Messages to claim at most; 0 until works have ended.
 
         While more is due than fits, a whole batch is claimed or nothing: else works that end one by one would be followed one
         by one, and a queue once out of step would go out in single calls.
         """
-        if self._bytes >= MAX_BYTES:
-            return 0
-        room = self._dispatchers.window - len(self._works)
-        return room if not self._backlog or room >= self._dispatchers.max_batch else 0
+        room = dispatcher.room(now, self._held(dispatcher))
+        behind = dispatcher.provider.name in self._backlog and dispatcher.steady
+        return room if not behind or room >= dispatcher.provider.max_batch else 0
 
     async def _pause(self) -> float:
         """Seconds until something is due; a full window waits for a work to end, which wakes us."""
-        if self._room() <= 0:
-            return POLL_S
+        now = self._clock.now()
+        turns, _ = self._assigned(now)
+        lanes = [text for one, texts in turns.items() if self._room(one, now) for text in texts]
+        waits = [until - now for one in self._dispatchers.all if (until := one.waits_until(now)) is not None]
         try:
-            due = await self._spool.next_due()
+            due = await self._spool.next_due(sorted(lanes)) if lanes and self._bytes < MAX_BYTES else None
         except SpoolError:
-            return POLL_S
-        return POLL_S if due is None else min(max(due - self._clock.now(), 0.0), POLL_S)
+            due = None
+        if due is not None:
+            waits.append(due - self._clock.now())
+        return min(max(min(waits, default=POLL_S), 0.0), POLL_S)
 
-    def _start(self, item: Claimed) -> None:
-        task = asyncio.create_task(self._work(item))
-        self._works[task] = len(item.message.raw)
+    def _start(self, item: Claimed, dispatcher: Dispatcher | None) -> None:
+        task = asyncio.create_task(self._work(item, dispatcher) if dispatcher else self._sort(item))
+        self._works[task] = Work(len(item.message.raw), dispatcher)
         self._bytes += len(item.message.raw)
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._bytes -= self._works.pop(task)
+        self._bytes -= self._works.pop(task).octets
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             # Its lease runs out and it is found as interrupted; the others are not held up by it.
@@ -135,26 +272,43 @@ class Runner:
 
     # --- one message
 
-    async def _work(self, item: Claimed) -> None:
-        queue_id, raw = item.message.queue_id, item.message.raw
+    async def _parsed(self, raw: bytes) -> Email:
+        return await asyncio.to_thread(self._parse, raw) if len(raw) > OFF_LOOP_SIZE else self._parse(raw)
+
+    async def _work(self, item: Claimed, dispatcher: Dispatcher) -> None:
+        queue_id, attempt = item.message.queue_id, None
         by_address = {recipient.address: recipient for recipient in item.recipients}
-        attempts: list[Attempt] = []
         try:
-            email = await asyncio.to_thread(self._parse, raw) if len(raw) > PARSE_OFF_LOOP else self._parse(raw)
-            settled, shares = self._share_out(item, email)
+            email = await self._parsed(item.message.raw)
+            settled = await self._not_to_be_tried(item, email, dispatcher)
             await self._recorder.record(queue_id, item.lease, settled)
-            attempts += [self._begin(item, email, dispatcher, share) for dispatcher, share in shares.items()]
-            for attempt in attempts:
-                await self._recorder.follow(queue_id, item.lease, attempt)
-                results = self._recorder.results(attempt, lambda a: _tried(by_address[a]))
-                await self._recorder.record(queue_id, item.lease, results)
+            rest = [recipient for recipient in item.recipients if recipient.address not in settled]
+            if not rest:
+                return
+            self._tell_if_not_first(item, email, rest, dispatcher)
+            attempt = self._begin(item, email, dispatcher, rest)
+            await self._recorder.follow(queue_id, item.lease, attempt)
+            await self._record(item, attempt, by_address)
         except asyncio.CancelledError:
-            withdrawn = [attempt.withdraw() for attempt in attempts]
-            if all(withdrawn):
+            if attempt is None or attempt.withdraw():
                 await self._recorder.give_back(item)
-            for attempt in attempts:
+            if attempt is not None:
                 attempt.task.cancel()
             raise
+
+    async def _record(self, item: Claimed, attempt: Attempt, by_address: dict[str, ClaimedRecipient]) -> None:
+        results = self._recorder.results(attempt, lambda a: _tried(by_address[a]), lambda a: self._lane(by_address[a]))
+        for result in results.values():
+            if result.lane:
+                self._lanes.setdefault(result.lane, Lane.parse(result.lane))
+            elif result.unknown:
+                self._lanes.setdefault(bound_lane(result.provider), Lane.parse(bound_lane(result.provider)))
+        await self._recorder.record(item.message.queue_id, item.lease, results)
+        if attempt.untried:  # what was recorded is no longer under the lease
+            await self._recorder.give_back(item)
+
+    def _lane(self, recipient: ClaimedRecipient) -> Lane | None:
+        return Lane.parse(recipient.lane)
 
     def _begin(
         self, item: Claimed, email: Email, dispatcher: Dispatcher, recipients: Iterable[ClaimedRecipient]
@@ -167,33 +321,58 @@ class Runner:
         number = max(recipient.attempts for recipient in recipients)
         return dispatcher.begin(item.message, email, [tuple(g) for g in groups.values()], number=number, alone=repeated)
 
-    def _share_out(
-        self, item: Claimed, email: Email
-    ) -> tuple[dict[str, Result], dict[Dispatcher, list[ClaimedRecipient]]]:
-        """The recipients that are not to be tried, each with its result, and who tries the others."""
+    async def _not_to_be_tried(self, item: Claimed, email: Email, dispatcher: Dispatcher) -> dict[str, Result]:
+        """Those whose attempt was interrupted and who may not be tried without the operator; and those bound to a provider
+        that would now lose something, since it has other settings."""
+        held = {r.address: _held(r) for r in item.recipients if _must_be_held(r, dispatcher)}
+        bound = [r for r in item.recipients if r.address not in held and r.lane == bound_lane(dispatcher.provider.name)]
+        if not bound:
+            return held
+        large = len(item.message.raw) > OFF_LOOP_SIZE
+        judge, envelope = dispatcher.provider, item.message.envelope
+        unfit = await asyncio.to_thread(judge.unfit, email, envelope) if large else judge.unfit(email, envelope)
+        if unfit is None or (self._dispatchers.degrades and unfit.degradable):
+            return held
+        refused = Result(status="bounced", reply=unfit.reply, fault=Fault.MESSAGE, provider=judge.name)
+        return held | {r.address: refused for r in bound}
+
+    def _tell_if_not_first(
+        self, item: Claimed, email: Email, recipients: Sequence[ClaimedRecipient], dispatcher: Dispatcher
+    ) -> None:
+        """What is mended for a provider that takes over was not told at DATA."""
+        lane, provider = self._lane(recipients[0]), dispatcher.provider
+        if lane is None or lane.bound or lane.names[0] == provider.name:
+            return
+        log.info("message.failover", queue_id=item.message.queue_id, provider=provider.name, passed_over=lane.names[0])
+        if repairs := provider.repairs(email, item.message.envelope):
+            log.info("message.repaired", queue_id=item.message.queue_id, provider=provider.name, repairs=repairs)
+
+    # --- mail that was put under other settings
+
+    async def _sort(self, item: Claimed) -> None:
+        """Find its lanes anew; what nobody takes any more is refused as it would have been at DATA."""
+        email = await self._parsed(item.message.raw)
+        large = len(item.message.raw) > OFF_LOOP_SIZE
+        plan_again = self._dispatchers.again
+        plan = await asyncio.to_thread(plan_again, item.message, email) if large else plan_again(item.message, email)
         settled: dict[str, Result] = {}
-        shares: dict[Dispatcher, list[ClaimedRecipient]] = {}
-        bound: dict[str, list[ClaimedRecipient]] = {}
+        lanes: dict[str, str] = {}
         for recipient in item.recipients:
-            bound.setdefault(bound_to(recipient), []).append(recipient)
-        for name, recipients in bound.items():
-            owner = self._dispatchers.named(name)
-            if name and owner is None:
-                settled |= _left_behind(item.message.queue_id, name, recipients)
-                continue
-            # It may have been spooled under other settings; what would be lost is refused as it would have been at DATA.
-            chosen = self._dispatchers.again(item.message.queue_id, email, item.message.envelope, owner)
-            judge = (owner or self._dispatchers.first) if isinstance(chosen, Reply) else chosen
-            for recipient in recipients:
-                if _must_be_held(recipient, judge):
-                    settled[recipient.address] = _held(recipient)
-                elif isinstance(chosen, Reply):
-                    settled[recipient.address] = Result(
-                        status="bounced", reply=chosen, fault=Fault.MESSAGE, provider=judge.provider.name
-                    )
-                else:
-                    shares.setdefault(chosen, []).append(recipient)
-        return settled, shares
+            owner = bound_to(recipient)
+            if owner and self._dispatchers.named(owner) is None:
+                settled |= _left_behind(item.message.queue_id, owner, [recipient])
+            elif owner:
+                lanes[recipient.address] = bound_lane(owner)
+            elif recipient.address in plan.refused:
+                reply = plan.refused[recipient.address]
+                settled[recipient.address] = Result(status="bounced", reply=reply, fault=Fault.MESSAGE)
+            else:
+                lanes[recipient.address] = str(plan.lanes[recipient.address])
+        await self._recorder.record(item.message.queue_id, item.lease, settled)
+        for text in lanes.values():
+            self._lanes.setdefault(text, Lane.parse(text))
+        if lanes:
+            await self._recorder.give_back(item, lanes)
 
 
 def _must_be_held(recipient: ClaimedRecipient, dispatcher: Dispatcher) -> bool:

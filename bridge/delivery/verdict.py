@@ -9,7 +9,7 @@ from bridge.model import Answer
 from bridge.reply import LOCAL_ERROR, Reply, queued, sent
 from bridge.spool.base import Result
 
-OPEN = frozenset({"deferred", "held"})
+OPEN = frozenset({"queued", "deferred", "held"})
 
 
 def only_sent(results: Mapping[str, Result]) -> dict[str, Result]:

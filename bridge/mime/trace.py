@@ -101,3 +101,8 @@ def normalize_newlines(raw: bytes) -> bytes:
     if not has_bare_newline(raw):
         return raw
     return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+
+def iso8601(now: float) -> str:
+    """`2026-11-23T03:27:18Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

@@ -29,6 +29,7 @@ _POINTERS = (
     "/title",
     "/reason",
 )
+_LEFT = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining", "x-sib-ratelimit-remaining")
 _RESETS = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset", "x-sib-ratelimit-reset")
 
 
@@ -101,3 +102,12 @@ def reset_delay(headers: Mapping[str, str], now: float) -> float | None:
     if seconds > 1e11:
         seconds /= 1000
     return max(0.0, seconds - now) if seconds > 1e9 else seconds
+
+
+def allowance(headers: Mapping[str, str], now: float) -> tuple[int, float] | None:
+    """Calls left, and seconds until there are more; None when the API says only one of them, or neither."""
+    left = next((headers[name].strip() for name in _LEFT if name in headers), "")
+    reset = reset_delay(headers, now)
+    if reset is None or not re.fullmatch(r"\d{1,9}", left):
+        return None
+    return int(left), reset

@@ -121,6 +121,7 @@ class ApiProvider(HttpProvider):
         super().__init__(name, policy, transport=transport, secrets=secrets_of(settings), clock=clock)
         self.settings = settings
         self.base = self.base_of(settings).rstrip("/")
+        self.remote = httpx.URL(self.base).host
         self.max_batch = min(type(self).max_batch, settings.batch or type(self).max_batch)
         content = getattr(settings, "content", "auto")
         self._forms = tuple(form for form in self.forms if content in ("auto", form.name)) or self.forms

@@ -64,6 +64,10 @@ class Provider(ABC):
     max_batch: int = 1  # messages in one request, at most
     max_batch_bytes: int = 0  # octets of the messages in one request, at most; 0: no limit known
 
+    remote: str = ""  # the host that is spoken to, for notices
+    # What the API last said of its rate: calls left, and seconds until there are more; None when it said nothing.
+    allowance: tuple[int, float] | None = None
+
     def __init__(self, name: str, policy: Policy) -> None:
         self.name = name
         self.policy = policy

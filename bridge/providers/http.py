@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ import structlog
 
 from bridge.clock import Clock, SystemClock
 from bridge.model import Addressing, Email, Fault, Outcome, idempotency_key
+from bridge.providers.answers import allowance
 from bridge.providers.base import Call, Policy, Provider, Verified
 from bridge.providers.network import Progress
 from bridge.providers.outcomes import CONGESTED, Failed, deferred, exception_outcome, unknown
@@ -70,6 +72,7 @@ class Exchange:
         self._deadline = deadline
         self._auth = auth
         self.written = False
+        self.allowance: tuple[int, float] | None = None  # as the last answer to a mail said
 
     @property
     def left(self) -> float:
@@ -114,6 +117,8 @@ class Exchange:
         finally:
             if mails:
                 self.written = progress.written
+        if mails:
+            self.allowance = allowance(response.headers, time.time())
         return response
 
 
@@ -233,6 +238,8 @@ class HttpProvider(Provider):
             outcomes = await self.converse(call, exchange)
         except Exception as exc:  # the contract of send: never raises; whatever it is, it is temporary
             return dict.fromkeys(call.addressing.recipients, self._failure(exc, exchange, call.queue_id))
+        finally:
+            self.allowance = exchange.allowance
         return _complete(outcomes, call)
 
     # --- several calls as one request
@@ -254,6 +261,8 @@ class HttpProvider(Provider):
             outcome = self._failure(exc, exchange, calls[0].queue_id)
             outcome = _keyless(outcome)
             return [dict.fromkeys(call.addressing.recipients, outcome) for call in calls]
+        finally:
+            self.allowance = exchange.allowance
         if found is None:
             if asyncio.get_running_loop().time() >= deadline:
                 late = deferred(CONGESTED, Fault.PROVIDER, "not tried: the batch was refused and halving took too long")

@@ -102,6 +102,7 @@ class RestProvider(HttpProvider):
         self.settings = settings
         self.idempotent = settings.idempotent
         self._url = httpx.URL(settings.url)
+        self.remote = self._url.host
         self._headers = fixed_headers(settings)
         self._names = template.placeholders(settings.body)
         self._carries = carries_of(settings)

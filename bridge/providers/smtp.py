@@ -59,6 +59,7 @@ class SmtpProvider(Provider):
     ) -> None:
         super().__init__(name, policy)
         self.settings = settings
+        self.remote = settings.host
         self._hostname = hostname or None
         self._clock = clock or SystemClock()
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from bridge.model import matches
+
 MAX_CACHED = 1000
 MAX_PASSWORD_OCTETS = 1024
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -46,12 +48,7 @@ class User:
 
     def may_send_as(self, address: str) -> bool:
         """The null reverse path is everybody's (bounces and receipts of the client's own, RFC 5321 4.5.5)."""
-        return not address or any(_matches(pattern, address) for pattern in self.senders)
-
-
-def _matches(pattern: str, address: str) -> bool:
-    words = (re.escape(word) for word in pattern.split("*"))
-    return re.fullmatch(".*".join(words), address, re.IGNORECASE | re.DOTALL) is not None
+        return not address or any(matches(pattern, address) for pattern in self.senders)
 
 
 class AuthUnavailable(Exception):
@@ -69,6 +66,11 @@ class Authenticator:
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
         # Who has no hash of its own is checked against somebody's, so that a wrong name costs what a wrong password does.
         self._decoy = next((user.password_hash for user in self._users.values() if user.password_hash), "")
+
+    def replace(self, users: Iterable[User]) -> None:
+        """From now on these may log in; whoever is logged in stays so."""
+        self._users = {user.name: user for user in users}
+        self._good.clear()
 
     def __bool__(self) -> bool:
         return bool(self._users)

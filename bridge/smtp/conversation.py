@@ -15,6 +15,7 @@ from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.auth import Authenticator, User
 from bridge.smtp.policy import Limits, ListenerPolicy
+from bridge.smtp.rates import Rates
 from bridge.smtp.wire import Disconnected, LineTooLong, Wire
 
 log: Any = structlog.get_logger()
@@ -26,6 +27,8 @@ _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT",
 # The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
 Submit = Callable[..., "asyncio.Task[Answer]"]
 Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
+# Asked at RCPT: (user, listener, sender, recipient) -> the reply that refuses this recipient.
+CheckRecipient = Callable[[str, str, str, str], Reply | None]
 
 
 @dataclass(kw_only=True)
@@ -41,6 +44,8 @@ class Service:
     tls_context: ssl.SSLContext | None = None
     admit: Callable[[Any], Reply | None] = lambda session: None
     leave: Callable[[Any], None] = lambda session: None
+    check_recipient: CheckRecipient = lambda user, listener, sender, recipient: None
+    rates: Rates | None = None
     stopping: bool = False
 
 
@@ -63,6 +68,11 @@ class Conversation(Wire):
     def in_transaction(self) -> bool:
         raise NotImplementedError
 
+    @property
+    def user_name(self) -> str:
+        """Of who logged in, else ""."""
+        return self.user.name if self.user else ""
+
     def _reset(self) -> None:
         """Forget the transaction."""
         raise NotImplementedError
@@ -77,6 +87,7 @@ class Conversation(Wire):
             while not self._done:
                 await self._next_command()
         finally:
+            self._reset()
             self.service.leave(self)
             log.debug("connection.closed", client=self.client, errors=self._errors)
 
@@ -161,13 +172,14 @@ class Conversation(Wire):
             await self._refuse(replies.UNKNOWN_COMMAND)
 
     async def _refuse(self, reply: Reply, **facts: Any) -> None:
-        """Answer with an error; too many of them end the session."""
-        self._errors += 1
+        """Answer with an error; too many of them end the session, but temporary ones are no errors of the client's."""
+        self._errors += not reply.temporary
         if facts:
-            log.info(
+            note = log.warning if reply.temporary else log.info
+            note(
                 "message.rejected",
                 client=self.client,
-                user=self.user.name if self.user else "",
+                user=self.user_name,
                 code=reply.code,
                 enhanced=reply.enhanced,
                 text=reply.text,

@@ -13,9 +13,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class ListenerPolicy:
     """One listener's rules.
 
-    `allowed_networks`: who may relay without AUTH unless `require_auth`; the peers of a unix socket are local.
+    `name`: in the settings, for routes and the history. `allowed_networks`: who may relay without AUTH unless
+    `require_auth`; the peers of a unix socket are local.
     """
 
+    name: str = ""
     protocol: Literal["smtp", "lmtp"] = "smtp"
     tls: Literal["none", "starttls", "implicit"] = "starttls"
     require_tls: bool = False

@@ -5,6 +5,8 @@ Short, true, and never with a word of the client's in it.
 
 from __future__ import annotations
 
+import math
+
 from bridge.reply import Reply
 
 OK = Reply(250, "2.0.0", "Ok")
@@ -65,3 +67,12 @@ NOT_HTTP = Reply(421, "4.7.0", "This is SMTP, closing the connection")
 
 def banner(hostname: str, protocol: str) -> Reply:
     return Reply.safe(220, "", f"{hostname} {'LMTP' if protocol == 'lmtp' else 'ESMTP'} smtp-rest-bridge")
+
+
+def rate_limited(seconds: float) -> Reply:
+    """With the time to wait, rounded up: up to two minutes in seconds, up to two hours in minutes."""
+    whole = max(1, math.ceil(seconds))
+    for unit, length in (("h", 3600), ("min", 60)):
+        if whole >= 2 * length:
+            return Reply(451, "4.7.1", f"Rate limit exceeded, try again in {math.ceil(whole / length)} {unit}")
+    return Reply(451, "4.7.1", f"Rate limit exceeded, try again in {whole} s")

@@ -10,12 +10,12 @@ from typing import Any
 import structlog
 
 from bridge.mime.trace import has_bare_newline
-from bridge.model import Answer, Envelope, Origin, Peer, merge_recipients, same_recipient_key
+from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
 from bridge.reply import MESSAGE_TOO_BIG, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.conversation import Conversation, Service
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
-from bridge.smtp.syntax import MailCommand, parse_mail, parse_rcpt
+from bridge.smtp.syntax import MailCommand, RcptCommand, parse_mail, parse_rcpt
 from bridge.smtp.wire import MAX_AUTH_LINE, LineTooLong
 
 log: Any = structlog.get_logger()
@@ -31,12 +31,17 @@ class Session(Conversation):
         self.helo = ""
         self.extended = False
         self._allowed: bool | None = None
+        self._turn: tuple[str, str] | None = None  # (user, client) whose rate this transaction was counted against
         self._reset()
 
     def _reset(self) -> None:
         self._mail: MailCommand | None = None
-        self._recipients: list[str] = []
+        self._put_off = False  # the last MAIL was refused for now
+        self._recipients: list[RcptCommand] = []
         self._refused_recipients = False
+        if self._turn and self.service.rates:
+            self.service.rates.give_back(*self._turn)
+        self._turn = None
 
     @property
     def in_transaction(self) -> bool:
@@ -83,7 +88,7 @@ class Session(Conversation):
             words.append("STARTTLS")
         if self.service.auth and self._auth_is_safe():
             words.append("AUTH " + " ".join(self.service.policy.auth_mechanisms))
-        return [*words, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
+        return [*words, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN"]
 
     def _can_start_tls(self) -> bool:
         return self.service.policy.tls == "starttls" and self.service.tls_context is not None and not self.tls
@@ -187,6 +192,7 @@ class Session(Conversation):
     # --- the transaction
 
     async def smtp_MAIL(self, argument: str) -> None:
+        self._put_off = False
         refusal = self._mail_refusal()
         if refusal:
             await self._refuse(refusal, reverse_path="")
@@ -196,11 +202,22 @@ class Session(Conversation):
             await self._refuse(mail, reverse_path="")
         elif self.user and not self.user.may_send_as(mail.reverse_path):
             await self._refuse(replies.SENDER_NOT_ALLOWED, reverse_path=mail.reverse_path)
-        elif closed := await self.service.gate():
+        elif closed := await self.service.gate() or self._take_turn():
+            self._put_off = closed.temporary
             await self._refuse(closed, reverse_path=mail.reverse_path)
         else:
             self._mail = mail
             await self.send(replies.SENDER_OK)
+
+    def _take_turn(self) -> Reply | None:
+        """None when another message may come now; it is counted then, and `_reset` takes it back."""
+        if self.service.rates is None:
+            return None
+        turn = (self.user_name, self.client)
+        if seconds := self.service.rates.take(*turn):
+            return replies.rate_limited(seconds)
+        self._turn = turn
+        return None
 
     def _mail_refusal(self) -> Reply | None:
         if not self.helo:
@@ -223,7 +240,7 @@ class Session(Conversation):
 
     async def smtp_RCPT(self, argument: str) -> None:
         if self._mail is None:
-            await self._refuse(replies.NEED_MAIL)
+            await self._miss_mail()
             return
         if len(self._recipients) >= self.service.limits.max_recipients:
             self._refused_recipients = True
@@ -231,20 +248,28 @@ class Session(Conversation):
                 replies.TOO_MANY_RECIPIENTS
             )  # no error of the client: it sends the rest again (RFC 5321 4.5.3.1.10)
             return
-        address = parse_rcpt(argument, hostname=self.service.hostname, smtputf8=self._mail.smtputf8)
-        if isinstance(address, Reply):
+        rcpt = parse_rcpt(argument, hostname=self.service.hostname, smtputf8=self._mail.smtputf8)
+        sender, listener = self._mail.reverse_path, self.service.policy.name
+        if isinstance(rcpt, Reply):
             self._refused_recipients = True
-            await self._refuse(address, reverse_path=self._mail.reverse_path)
-            return
-        self._recipients.append(address)
-        await self.send(replies.RECIPIENT_OK)
+            await self._refuse(rcpt, reverse_path=sender)
+        elif refusal := self.service.check_recipient(self.user_name, listener, sender, rcpt.address):
+            self._refused_recipients = True
+            await self._refuse(refusal, reverse_path=sender, recipient=rcpt.address)
+        else:
+            self._recipients.append(rcpt)
+            await self.send(replies.RECIPIENT_OK)
+
+    async def _miss_mail(self) -> None:
+        """Who pipelines has sent RCPT and DATA before it could hear that MAIL was put off: these are no errors either."""
+        await (self.send(replies.NEED_MAIL) if self._put_off else self._refuse(replies.NEED_MAIL))
 
     async def smtp_DATA(self, argument: str) -> None:
         mail = self._mail
         if argument:
             await self._refuse(replies.NO_ARGUMENT)
         elif mail is None:
-            await self._refuse(replies.NEED_MAIL)
+            await self._miss_mail()
         elif not self._recipients:
             await self._refuse(replies.NO_VALID_RECIPIENTS if self._refused_recipients else replies.NEED_RCPT)
         else:
@@ -256,7 +281,7 @@ class Session(Conversation):
             finally:
                 self._reset()
 
-    async def _accept(self, mail: MailCommand, recipients: list[str], content: bytes | None) -> None:
+    async def _accept(self, mail: MailCommand, recipients: list[RcptCommand], content: bytes | None) -> None:
         refusal = await self._content_refusal(content)
         if refusal or content is None:
             refusal = refusal or MESSAGE_TOO_BIG
@@ -270,10 +295,7 @@ class Session(Conversation):
                 text=refusal.text,
             )
             return
-        envelope = Envelope(
-            reverse_path=mail.reverse_path, recipients=merge_recipients(recipients), smtputf8=mail.smtputf8
-        )
-        answer = await self._submit(envelope, content)
+        answer = await self._submit(_envelope(mail, recipients), content)
         await self._answer_all(recipients, answer)
         if answer.reply.code == 250:
             self._forgive()
@@ -300,26 +322,34 @@ class Session(Conversation):
             peer=peer,
             by_recipient=self.service.policy.protocol == "lmtp",
         )
+        self._leave_turn(task)
         try:
             # The task is its maker's: a client that hangs up now ends this session, not the commit.
             return await asyncio.shield(task)
         finally:
             self._peer = None
 
-    async def _answer_all(self, recipients: list[str], answer: Answer) -> None:
+    def _leave_turn(self, task: asyncio.Task[Answer]) -> None:
+        """From now on the message decides whether its turn counts, also when its client hangs up: it may be sent all the same."""
+        turn, self._turn = self._turn, None
+        if turn and (rates := self.service.rates):
+            task.add_done_callback(lambda done: None if _is_taken(done) else rates.give_back(*turn))
+
+    async def _answer_all(self, recipients: list[RcptCommand], answer: Answer) -> None:
         """One reply for SMTP; for LMTP one for each RCPT that was accepted, in order (RFC 2033 4.2)."""
         if self.service.policy.protocol != "lmtp":
             await self.send(answer.reply)
             return
         by_key: Mapping[str, Reply] = {same_recipient_key(a): r for a, r in answer.by_recipient.items()}
-        for address in recipients:
-            await self.send(by_key.get(same_recipient_key(address), answer.reply))
+        for rcpt in recipients:
+            await self.send(by_key.get(same_recipient_key(rcpt.address), answer.reply))
 
     def _origin(self) -> Origin:
         return Origin(
             client=self.client,
             helo=self.helo,
-            user=self.user.name if self.user else "",
+            user=self.user_name,
+            listener=self.service.policy.name,
             protocol=self._protocol_word(),
             tls=self.tls_description(),
         )
@@ -347,3 +377,28 @@ class Session(Conversation):
         "AUTH": smtp_AUTH,
         "STARTTLS": smtp_STARTTLS,
     }
+
+
+def _envelope(mail: MailCommand, rcpts: list[RcptCommand]) -> Envelope:
+    """Of a recipient given twice the first RCPT holds, its spelling and its wish."""
+    recipients = merge_recipients(rcpt.address for rcpt in rcpts)
+    first: dict[str, Wish] = {}
+    for rcpt in rcpts:
+        first.setdefault(same_recipient_key(rcpt.address), rcpt.wish)
+    wishes = {address: first[same_recipient_key(address)] for address in recipients}
+    return Envelope(
+        reverse_path=mail.reverse_path,
+        recipients=recipients,
+        smtputf8=mail.smtputf8,
+        ret=mail.ret,
+        envid=mail.envid,
+        wishes={address: wish for address, wish in wishes.items() if wish != NO_WISH},
+    )
+
+
+def _is_taken(task: asyncio.Task[Answer]) -> bool:
+    """Whether some recipient heard 250, or would have."""
+    if task.cancelled() or task.exception():
+        return False
+    answer = task.result()
+    return any(reply.code == 250 for reply in (answer.reply, *answer.by_recipient.values()))

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bridge.model import NO_WISH, Wish
 from bridge.reply import MESSAGE_TOO_BIG, Reply
 from bridge.smtp import replies
 
 MAX_PATH = 256  # RFC 5321 4.5.3.1.3, brackets included
 MAX_DOMAIN = 255
+MAX_ENVID = 100  # characters before they became xtext (RFC 3461 4.4)
+MAX_ORCPT = 500  # characters as they are sent, type included (RFC 3461 4.2)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SOURCE_ROUTE = re.compile(r"@[^:<>\"]*:")  # RFC 5321 4.1.1.3, appendix C: accepted and ignored
@@ -27,16 +30,29 @@ _LABEL = r"[^\W](?:[\w-]*[^\W])?"  # letters and digits of any script; underscor
 _DOMAIN = re.compile(rf"(?:_?{_LABEL})(?:\._?{_LABEL})*\.?")
 _LITERAL = re.compile(r"\[[A-Za-z0-9:.\-]{1,80}\]")
 _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")  # RFC 3461 4
+_HEX = re.compile(r"\+([0-9A-F]{2})")
+_EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")  # RFC 6533 3: `\x{FC}` is a code point
+_ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
 _NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailCommand:
-    """`reverse_path` "" is the null one. `size` is 0 when not declared."""
+    """`reverse_path` "" is the null one. `size` is 0 when not declared; `ret` and `envid` as in `Envelope`."""
 
     reverse_path: str
     size: int = 0
     smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RcptCommand:
+    """One recipient, and what the client wants to hear about it."""
+
+    address: str
+    wish: Wish = NO_WISH
 
 
 def parse_mail(argument: str, *, hostname: str, max_size: int) -> MailCommand | Reply:
@@ -54,11 +70,17 @@ def parse_mail(argument: str, *, hostname: str, max_size: int) -> MailCommand | 
         return refusal
     if path and "@" not in path:
         path = f"{path}@{hostname}"
-    return MailCommand(reverse_path=path, size=int(values.get("SIZE") or 0), smtputf8="SMTPUTF8" in values)
+    return MailCommand(
+        reverse_path=path,
+        size=int(values.get("SIZE") or 0),
+        smtputf8="SMTPUTF8" in values,
+        ret=values.get("RET", "").upper(),
+        envid=values.get("ENVID", ""),
+    )
 
 
-def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool) -> str | Reply:
-    """`TO:<a@b> NOTIFY=NEVER` -> the address, or the reply that refuses it.
+def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool) -> RcptCommand | Reply:
+    """`TO:<a@b> NOTIFY=NEVER` -> RcptCommand, or the reply that refuses it.
 
     `<Postmaster>` gets our host name (RFC 5321 4.1.1.3).
     """
@@ -72,9 +94,12 @@ def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool) -> str | Reply:
     values = _parameters(parameters)
     if isinstance(values, Reply):
         return values
-    if refusal := _check_rcpt_parameters(values):
+    if refusal := _check_rcpt_parameters(values, smtputf8=smtputf8):
         return refusal
-    return f"{path}@{hostname}" if postmaster else path
+    address = f"{path}@{hostname}" if postmaster else path
+    notify = ",".join(dict.fromkeys(values.get("NOTIFY", "").upper().split(",")))
+    orcpt = values.get("ORCPT", "")
+    return RcptCommand(address=address, wish=Wish(notify, orcpt) if notify or orcpt else NO_WISH)
 
 
 def _split_path(argument: str, keyword: str) -> tuple[str, str] | Reply:
@@ -125,7 +150,7 @@ def _is_utf8(text: str) -> bool:
 def _parameters(text: str) -> dict[str, str] | Reply:
     """`SIZE=1 SMTPUTF8` -> {"SIZE": "1", "SMTPUTF8": ""}; names upper-case, each at most once (RFC 5321 4.1.2)."""
     values: dict[str, str] = {}
-    for word in text.split():
+    for word in filter(None, text.split(" ")):  # at no other blank: an address of any script may hold one
         name, equals, value = word.partition("=")
         name = name.upper()
         if not re.fullmatch(r"[A-Z0-9][A-Z0-9-]*", name) or (equals and not value) or name in values:
@@ -140,19 +165,46 @@ def _check_mail_parameters(values: dict[str, str], max_size: int) -> Reply | Non
             return replies.UNKNOWN_PARAMETER
         if not _MAIL_PARAMETERS[name].fullmatch(value):
             return replies.BAD_PARAMETER
+    if len(_HEX.sub("x", values.get("ENVID", ""))) > MAX_ENVID:
+        return replies.BAD_PARAMETER
     return MESSAGE_TOO_BIG if max_size and int(values.get("SIZE") or 0) > max_size else None
 
 
-def _check_rcpt_parameters(values: dict[str, str]) -> Reply | None:
+def _check_rcpt_parameters(values: dict[str, str], *, smtputf8: bool) -> Reply | None:
     for name, value in values.items():
-        if name not in _RCPT_PARAMETERS:
+        if name == "NOTIFY":
+            good = bool(_NOTIFY.fullmatch(value))
+        elif name == "ORCPT":
+            good = _is_orcpt(value, smtputf8=smtputf8)
+        else:
             return replies.UNKNOWN_PARAMETER
-        if not _RCPT_PARAMETERS[name].fullmatch(value):
+        if not good:
             return replies.BAD_PARAMETER
     return None
 
 
-# The DSN parameters are not advertised, but Office 365, Postfix and Stalwart send them: read, checked, ignored.
+def _is_orcpt(value: str, *, smtputf8: bool) -> bool:
+    """`rfc822;b+40example.org`: a type, and an address in xtext that is not empty (RFC 3461 4.2).
+
+    Of type utf-8 a character may stand there as `\\x{FC}`, or under SMTPUTF8 as it is (RFC 6533 3).
+    """
+    kind, _, encoded = value.partition(";")
+    if len(value) > MAX_ORCPT or not _ADDRESS_TYPE.fullmatch(kind) or not _is_utf8(encoded):
+        return False
+    international = kind.lower() == "utf-8"
+    ascii_part = "".join(filter(str.isascii, encoded)) if international and smtputf8 else encoded
+    return bool(_XTEXT.fullmatch(ascii_part)) and not _is_blank(encoded, embedded=international)
+
+
+def _is_blank(encoded: str, *, embedded: bool) -> bool:
+    decoded = _HEX.sub(lambda match: chr(int(match[1], 16)), encoded)
+    if embedded:
+        decoded = _EMBEDDED.sub(lambda match: chr(min(int(match[1], 16), 0x10FFFF)), decoded)
+    return not decoded.strip()
+
+
+# Also where they were not offered (HELO): clients send them all the same. BODY and AUTH= change nothing: content is taken
+# as it comes, and who sends is who logged in.
 _MAIL_PARAMETERS = {
     "SIZE": re.compile(r"[0-9]{1,20}"),
     "BODY": re.compile(r"7BIT|8BITMIME", re.IGNORECASE),
@@ -160,8 +212,4 @@ _MAIL_PARAMETERS = {
     "AUTH": _XTEXT,
     "RET": re.compile(r"FULL|HDRS", re.IGNORECASE),
     "ENVID": _XTEXT,
-}
-_RCPT_PARAMETERS = {
-    "NOTIFY": _NOTIFY,
-    "ORCPT": re.compile(r"[A-Za-z0-9-]+;" + _XTEXT.pattern),
 }

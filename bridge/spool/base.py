@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from bridge.model import Fault, Message, RecipientStatus
+from bridge.model import Fault, Message, RecipientStatus, Wish
 from bridge.reply import Reply
 
 
@@ -32,7 +32,8 @@ class Result:
     """What is to be written for one recipient after an attempt, or at once when it never goes through an attempt.
 
     `at`: when the next attempt is due (deferred). `blocked`: an ACCOUNT fault, so the time until the next result that is
-    not one does not count towards expiry. `unknown`: the answer was lost; the recipient keeps its group (see Claimed).
+    not one does not count towards expiry. `unknown`: the answer was lost; the recipient keeps its group (see Claimed), and
+    its lane becomes that of `provider` alone. `lane`: where it waits from now on; None leaves that as it is.
     """
 
     status: RecipientStatus
@@ -44,6 +45,13 @@ class Result:
     detail: str = ""
     unknown: bool = False
     blocked: bool = False
+    lane: str | None = None
+    keep_body: bool = False  # the body stays as long as the history (capture)
+
+
+def bound_lane(provider: str) -> str:
+    """The lane of a recipient that this provider may have mailed already: nobody else may take it (DESIGN 3.6)."""
+    return f"={provider}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +78,7 @@ class ClaimedRecipient:
     unknowns: int = 0
     provider: str = ""
     last_reply: Reply | None = None
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +86,45 @@ class Claimed:
     message: Message
     lease: Lease
     recipients: tuple[ClaimedRecipient, ...]
+
+
+NoticeKind = Literal["failure", "delay", "success"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A recipient of whom the sender is still to be told. `reply`: the last one; `provider`: who gave it."""
+
+    address: str
+    kind: NoticeKind
+    status: str
+    wish: Wish
+    reply: Reply | None
+    fault: str
+    provider: str
+    provider_message_id: str
+    attempts: int
+    expires_at: float
+    tried_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A message some of whose recipients are still to be told of. `raw` is empty when the body is lost."""
+
+    message: Message
+    recipients: tuple[Told, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """A POST to a web address, still to be made. `target`: bounce or alert; `body` is JSON."""
+
+    id: str
+    target: str
+    body: str
+    attempts: int = 0
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +145,14 @@ class Spool(Protocol):
         *,
         results: Mapping[str, Result] | None = None,
         lease: Lease | None = None,
-        leased: Sequence[str] = (),
+        leased: Mapping[str, str] | Sequence[str] = (),
         provider: str = "",
+        lanes: Mapping[str, str] | None = None,
     ) -> None:
         """Commit a message with all its recipients, durably. Raises SpoolFull, SpoolError.
+
+        `lanes`: recipient -> lane. `leased` may name the provider of each. Of what failed the sender is told, and of what was
+        sent where that was asked for.
 
         `results`: recipients already decided in the attempt made while the client waited (sent, bounced, deferred);
         `leased`: recipients still in the caller's running attempt with `provider`, under `lease`; the others are due now.
@@ -118,8 +170,21 @@ class Spool(Protocol):
         """A lease of this daemon's with an epoch that was never used, for `put`."""
         ...
 
-    async def claim(self, *, owner: str, now: float, lease_s: float, limit: int) -> Sequence[Claimed]:
-        """Take at most `limit` due messages with all their due recipients, oldest due first; attempts + 1, leased, committed."""
+    async def claim(
+        self,
+        *,
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+        lanes: Sequence[str] | None = None,
+        provider: str = "",
+    ) -> Sequence[Claimed]:
+        """Take at most `limit` due messages with all their due recipients in `lanes` (None: in all); attempts + 1, leased.
+
+        It is committed before anything is tried. The sources take turns, lane by lane; within a source the oldest message
+        comes first. `provider`: who will try them, noted so that after a crash it is known who may have mailed them.
+        """
 
     async def renew(self, queue_id: str, lease: Lease, until: float) -> bool:
         """Move the end of a lease; False when it is no longer ours."""
@@ -127,16 +192,83 @@ class Spool(Protocol):
     async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result], *, now: float) -> frozenset[str]:
         """Write results; returns the addresses that were written (those still under this lease). An event per recipient."""
 
-    async def give_back(self, queue_id: str, lease: Lease, *, now: float) -> int:
-        """Undo a claim of which no attempt was begun (shutdown): attempts - 1, due now, not interrupted; how many recipients."""
+    async def give_back(
+        self, queue_id: str, lease: Lease, *, now: float, lanes: Mapping[str, str] | None = None
+    ) -> int:
+        """Undo a claim of which no attempt was begun: attempts - 1, due now, not interrupted; how many recipients.
 
-    async def next_due(self) -> float | None:
-        """When the next recipient is due, None for an empty queue."""
+        `lanes`: where these recipients wait from now on.
+        """
+
+    async def next_due(self, lanes: Sequence[str] | None = None) -> float | None:
+        """When the next recipient in `lanes` (None: in all) is due, None when there is none; one of another lane that waits
+        for a moment counts too, since only then its lane is looked at."""
+
+    async def lanes(self) -> Sequence[str]:
+        """The lanes in which somebody waits."""
+
+    async def resume(self, lanes: Sequence[str], *, now: float, blocked_s: float = 0.0) -> int:
+        """Everything in these lanes that waits for a moment because of its provider is due now; how many recipients.
+
+        `blocked_s`: by so much all their lifetimes become longer, since the account was blocked so long.
+        """
+
+    async def expire(self, lanes: Sequence[str], *, now: float, limit: int = 500) -> Mapping[str, Mapping[str, Result]]:
+        """End what has outlived its time in lanes in which nothing is attempted; queue id -> address -> result."""
+
+    # what senders and the operator are to be told
+
+    async def note_late(self, *, now: float, after: float, limit: int = 1000) -> int:
+        """Mark the recipients that have waited longer than `after` seconds, each once, so that `notices` brings them."""
+
+    async def notices(self, *, limit: int = 50) -> Sequence[Due]:
+        """Messages whose senders are still to be told something."""
+
+    async def settle_notices(
+        self, due: Due, *, messages: Sequence[tuple[Message, str]] = (), posts: Sequence[Post] = (), now: float
+    ) -> None:
+        """The sender is told by these messages, each with its lane, and never again of the same; one transaction."""
+
+    async def add_post(self, post: Post) -> None: ...
+
+    async def due_posts(self, *, now: float, limit: int = 20) -> Sequence[Post]: ...
+
+    async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
+        """None: it is done with."""
+
+    # what is remembered
+
+    async def remember(self, values: Mapping[str, str], *, now: float, durable: bool = False) -> None:
+        """Keep values by name over a restart."""
+
+    async def recall(self, prefix: str = "") -> Mapping[str, str]: ...
+
+    async def note_seen(self, fingerprint: bytes, reply: str, *, now: float) -> None:
+        """This message got a 250."""
+
+    async def find_seen(self, fingerprint: bytes, *, since: float) -> str | None:
+        """The reply it got, when that was not before `since`."""
+
+    async def forget(self, *, seen_before: float, limit: int = 500) -> int:
+        """Drop what is remembered of messages that came before."""
+
+    async def suppressions(self) -> Mapping[str, str]:
+        """Address, lower-case -> the reason."""
+
+    async def suppress(self, address: str, reason: str, *, provider: str = "", now: float) -> bool:
+        """False when it was suppressed already."""
 
     async def prune(self, *, now: float, limit: int = 500) -> int:
         """Delete up to `limit` messages past `history` or `failed`; returns how many."""
 
     async def stats(self) -> Stats: ...
+
+    async def oldest_waiting(self) -> float | None:
+        """When the message came that waits longest, those on hold not counted; None when none waits."""
+
+    async def free_bytes(self) -> int:
+        """Free on the disk the spool is on, in octets."""
+        ...
 
     async def writable(self) -> bool:
         """False while below the floor (min_free, max_bytes): `auto` then behaves as `direct`."""
@@ -152,7 +284,14 @@ ListStatus = Literal[
 
 class Operator(Protocol):
     async def list_messages(
-        self, *, status: str = "", limit: int = 100, before: str = ""
+        self,
+        *,
+        status: str = "",
+        limit: int = 100,
+        before: str = "",
+        reason: str = "",
+        provider: str = "",
+        since: float = 0.0,
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
     async def body(self, queue_id: str) -> bytes | None: ...

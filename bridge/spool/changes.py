@@ -27,7 +27,8 @@ class Changed:
 
 # A recipient whose attempt is running is never touched: its result is still to be recorded.
 _RETRY_WAITING = """
-UPDATE recipient SET next_attempt_at = :now, lease_owner = NULL, leased_until = NULL
+UPDATE recipient SET next_attempt_at = :now, lease_owner = NULL, leased_until = NULL, ready = 1,
+    lane = CASE WHEN begun > 0 AND provider <> '' THEN '=' || provider ELSE lane END
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred')
     AND (lease_owner IS NULL OR leased_until <= :now)
 RETURNING queue_id
@@ -36,6 +37,7 @@ RETURNING queue_id
 _RETRY_FAILED = """
 UPDATE recipient SET unknowns = 0,
     status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now, blocked_at = NULL,
+    ready = 1, lane = '', notice = CASE WHEN notice = 'done' THEN notice ELSE '' END,
     expires_at = :now + (
         SELECT message.expires_at - message.created_at FROM message WHERE message.queue_id = recipient.queue_id)
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('bounced', 'expired')
@@ -44,7 +46,7 @@ RETURNING queue_id
 """
 _HOLD = """
 UPDATE recipient SET
-    status = 'held', next_attempt_at = NULL, blocked_at = COALESCE(blocked_at, :now),
+    status = 'held', next_attempt_at = NULL, ready = 0, blocked_at = COALESCE(blocked_at, :now),
     lease_owner = NULL, leased_until = NULL
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred')
     AND (lease_owner IS NULL OR leased_until <= :now)
@@ -54,13 +56,14 @@ RETURNING queue_id
 _RELEASE = """
 UPDATE recipient SET unknowns = 0,
     status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now,
-    expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
+    ready = 1, lane = '', expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status = 'held'
 RETURNING queue_id
 """
 _DROP = """
 UPDATE recipient SET
-    status = 'dropped', next_attempt_at = NULL, begun = 0, lease_owner = NULL, leased_until = NULL
+    status = 'dropped', next_attempt_at = NULL, ready = 0, begun = 0, lease_owner = NULL, leased_until = NULL,
+    notice = CASE WHEN notice = 'done' THEN notice ELSE '' END
 WHERE queue_id IN (SELECT value FROM json_each(:ids))
     AND status IN ('queued', 'deferred', 'held', 'bounced', 'expired')
     AND (lease_owner IS NULL OR leased_until <= :now)

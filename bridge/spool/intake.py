@@ -6,21 +6,21 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bridge.model import FAILED, UNRESOLVED, Message
+from bridge.model import FAILED, NO_WISH, UNRESOLVED, Message, Wish
 from bridge.reply import Reply
-from bridge.spool.base import Lease, Result, SpoolError
+from bridge.spool.base import Lease, Result, SpoolError, bound_lane
 from bridge.spool.values import Row, insert
 
 MESSAGE = (
     "queue_id", "reverse_path", "smtputf8", "size", "kind", "created_at", "expires_at", "client", "helo", "user",
-    "protocol", "message_id", "subject", "body", "crc", "keep_body", "failed", "resolved_at",
+    "protocol", "message_id", "subject", "listener", "ret", "envid", "body", "crc", "keep_body", "failed", "resolved_at",
 )  # fmt: skip
 RECIPIENT = (
     "queue_id", "address", "position", "status", "attempts", "next_attempt_at", "leased_until", "lease_owner", "epoch",
     "begun", "unknown_group", "unknowns", "provider", "provider_message_id", "code", "enhanced", "text", "fault",
-    "expires_at", "due_at", "blocked_at",
+    "expires_at", "due_at", "blocked_at", "lane", "source", "ready", "notify", "orcpt", "notice",
 )  # fmt: skip
 EVENT = ("queue_id", "seq", "at", "event", "address", "provider", "code", "enhanced", "text", "detail")
 
@@ -48,8 +48,11 @@ class Intake:
     crc: int | None
     results: Mapping[str, Result]
     lease: Lease | None = None
-    leased: frozenset[str] = frozenset()
+    leased: Mapping[str, str] = field(default_factory=dict)  # address -> provider
     provider: str = ""
+    lanes: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+    wishes: Mapping[str, Wish] = field(default_factory=dict)
     keep_body: bool = False
     queue: bool = True  # False: history, every recipient is resolved
 
@@ -60,7 +63,7 @@ def head(message: Message) -> Row:
     return (
         message.queue_id, message.envelope.reverse_path, int(message.envelope.smtputf8), len(message.raw), message.kind,
         message.created_at, message.expires_at, origin.client, origin.helo, origin.user, origin.protocol,
-        message.message_id, message.subject,
+        message.message_id, message.subject, origin.listener, message.envelope.ret, message.envelope.envid,
     )  # fmt: skip
 
 
@@ -73,14 +76,14 @@ def insert_messages(db: sqlite3.Connection, entries: Sequence[Intake], *, retent
     for entry in entries:
         check_results(entry)
         rows = [_recipient(entry, position, address) for position, address in enumerate(entry.recipients)]
-        message = _message(entry, {row[3] for row in rows}, retention)
-        if message[17] is not None and not message[16] and retention.history_s <= 0:
+        message = _message(entry, rows, retention)
+        if message[-1] is not None and not message[-2] and retention.history_s <= 0:
             continue  # finished and nothing to keep
         messages.append(message)
         recipients += rows
         if entry.results:
             events += [_event(entry, address) for address in entry.recipients if address in entry.results]
-        if message[13] == "row":
+        if message[_BODY] == "row":
             bodies.append((message[0], entry.raw))
     insert(db, "message", MESSAGE, messages)
     insert(db, "recipient", RECIPIENT, recipients)
@@ -89,8 +92,13 @@ def insert_messages(db: sqlite3.Connection, entries: Sequence[Intake], *, retent
     return [None] * len(entries)
 
 
-def _message(entry: Intake, statuses: set[str], retention: Retention) -> Row:
-    open_ = not statuses.isdisjoint(UNRESOLVED)
+_BODY = MESSAGE.index("body")
+_STATUS, _NOTICE = RECIPIENT.index("status"), RECIPIENT.index("notice")
+
+
+def _message(entry: Intake, rows: Sequence[Row], retention: Retention) -> Row:
+    statuses = {row[_STATUS] for row in rows}
+    open_ = not statuses.isdisjoint(UNRESOLVED) or any(row[_NOTICE] for row in rows)
     failed = not open_ and entry.queue and not statuses.isdisjoint(FAILED) and retention.failed_s > 0
     kept = open_ or failed or entry.keep_body
     body = ("row" if entry.raw is not None else "file" if entry.crc is not None else "") if kept else ""
@@ -103,15 +111,19 @@ def _recipient(entry: Intake, position: int, address: str) -> Row:
     result = entry.results.get(address)
     if result is not None:
         return _decided(entry, position, address, result)
+    wish = entry.wishes.get(address, NO_WISH)
+    lane = entry.lanes.get(address, "")
     if address in entry.leased and entry.lease is not None:
         lease = entry.lease
         return (
             queue_id, address, position, "queued", 1, lease.until, lease.until, lease.owner, lease.epoch,
-            1, None, 0, entry.provider, "", None, "", "", "", entry.expires_at, None, None,
+            1, None, 0, entry.leased[address], "", None, "", "", "", entry.expires_at, None, None,
+            lane, entry.source, 0, wish.notify, wish.orcpt, "",
         )  # fmt: skip
     return (
         queue_id, address, position, "queued", 0, entry.now, None, None, None,
         0, None, 0, "", "", None, "", "", "", entry.expires_at, None, None,
+        lane, entry.source, 1, wish.notify, wish.orcpt, "",
     )  # fmt: skip
 
 
@@ -127,11 +139,28 @@ def _decided(entry: Intake, position: int, address: str, result: Result) -> Row:
         group = entry.lease.epoch if entry.lease else 0
     code, enhanced, text = reply_columns(result.reply)
     blocked_at = entry.now if status in UNRESOLVED and (result.blocked or status == "held") else None
+    provider, wish = result.provider or entry.provider, entry.wishes.get(address, NO_WISH)
     return (
         entry.head[0], address, position, status, 1, due, None, None, None, 0, group, int(result.unknown),
-        result.provider or entry.provider, clean(result.provider_message_id), code, enhanced, text,
+        provider, clean(result.provider_message_id), code, enhanced, text,
         fault_column(result), entry.expires_at, None, blocked_at,
+        lane_after(result, provider) or entry.lanes.get(address, ""), entry.source,
+        int(due is not None and due <= entry.now), wish.notify, wish.orcpt, _notice(entry, status, wish),
     )  # fmt: skip
+
+
+def _notice(entry: Intake, status: str, wish: Wish) -> str:
+    """Of mail that was only noted the client heard all itself."""
+    if not entry.queue:
+        return ""
+    return "failure" if status in FAILED else "success" if status == "sent" and wish.wants("SUCCESS") else ""
+
+
+def lane_after(result: Result, provider: str) -> str:
+    """Where a recipient waits after this result; "" for no change."""
+    if result.lane is not None:
+        return result.lane
+    return bound_lane(provider) if result.unknown and provider else ""
 
 
 def written_status(result: Result) -> str:

@@ -4,42 +4,71 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bridge.model import UNRESOLVED
 from bridge.spool.base import Lease, Result
-from bridge.spool.intake import EVENT, Retention, clean, event_row, fault_column, reply_columns, written_status
+from bridge.spool.intake import (
+    EVENT,
+    Retention,
+    clean,
+    event_row,
+    fault_column,
+    lane_after,
+    reply_columns,
+    written_status,
+)
 from bridge.spool.retention import Resolved, resolve
 from bridge.spool.values import Row, insert, parts, placeholders
 
 # Bounds the memory of one claim, whatever the limit in messages; the first message is always taken.
 CLAIM_BYTES = 16 << 20
 
-# One statement: the due rows in order, their messages up to the limits, then all due recipients of these. `+` keeps the
-# outer search on the primary key. What was begun and not recorded keeps its group, or gets its lost lease's epoch as one.
+# What waited for a moment that has come, a message as a whole. Of what was begun and not recorded it is known who may have
+# mailed it, and nobody else may. Whoever still holds it, late, may record it until it is claimed again. The rows are found by
+# their index; `+` keeps the outer search on the primary key.
+PROMOTE = """
+UPDATE recipient SET ready = 1,
+    lane = CASE WHEN begun > 0 AND provider <> '' THEN '=' || provider ELSE lane END
+WHERE +ready = 0 AND +status IN ('queued', 'deferred') AND +next_attempt_at <= :now AND queue_id IN (
+    SELECT DISTINCT queue_id FROM (
+        SELECT queue_id FROM recipient INDEXED BY recipient_due
+        WHERE ready = 0 AND status IN ('queued', 'deferred') AND next_attempt_at <= :now
+        ORDER BY next_attempt_at LIMIT -1
+    ) LIMIT :limit
+)
+"""
+PROMOTED_AT_ONCE = 1000
+
+# The next (lane, source) after another in the index: a step costs the same however many wait in each.
+NEXT_SOURCE = """
+SELECT source FROM recipient INDEXED BY recipient_ready
+WHERE ready = 1 AND lane = ? AND source > ? ORDER BY source LIMIT 1
+"""
+FIRST_SOURCE = """
+SELECT source FROM recipient INDEXED BY recipient_ready WHERE ready = 1 AND lane = ? ORDER BY source LIMIT 1
+"""
+NEXT_LANE = "SELECT lane FROM recipient INDEXED BY recipient_ready WHERE ready = 1 AND lane > ? ORDER BY lane LIMIT 1"
+FIRST_LANE = "SELECT lane FROM recipient INDEXED BY recipient_ready WHERE ready = 1 ORDER BY lane LIMIT 1"
+OLDEST = """
+SELECT DISTINCT queue_id FROM recipient INDEXED BY recipient_ready
+WHERE ready = 1 AND lane = ? AND source = ? AND queue_id > ? ORDER BY queue_id LIMIT ?
+"""
+SIZES = "SELECT queue_id, size FROM message WHERE queue_id IN (SELECT value FROM json_each(?))"
+
+# What was begun and not recorded keeps its group, or gets its lost lease's epoch as one.
 CLAIM = """
 UPDATE recipient SET
     attempts = attempts + 1,
     begun = 1 + (begun > 0),
     unknowns = unknowns + (begun > 0),
     unknown_group = CASE WHEN begun > 0 THEN COALESCE(unknown_group, epoch) ELSE unknown_group END,
-    due_at = next_attempt_at,
+    provider = CASE WHEN :provider = '' THEN provider ELSE :provider END,
+    due_at = next_attempt_at, ready = 0,
     lease_owner = :owner, epoch = :epoch, leased_until = :until, next_attempt_at = :until
-WHERE +status IN ('queued', 'deferred') AND +next_attempt_at <= :now AND queue_id IN (
-    SELECT queue_id FROM (
-        SELECT due.queue_id, sum(message.size) OVER (ORDER BY due.n ROWS UNBOUNDED PRECEDING) - message.size AS ahead
-        FROM (
-            SELECT queue_id, row_number() OVER () AS n FROM (
-                SELECT DISTINCT queue_id FROM (
-                    SELECT queue_id FROM recipient INDEXED BY recipient_due
-                    WHERE status IN ('queued', 'deferred') AND next_attempt_at <= :now
-                    ORDER BY next_attempt_at LIMIT -1
-                ) LIMIT :limit
-            )
-        ) AS due CROSS JOIN message ON message.queue_id = due.queue_id
-    ) WHERE ahead < :bytes
-)
+WHERE +ready = 1 AND queue_id IN (SELECT value FROM json_each(:ids))
+    AND (:lanes IS NULL OR lane IN (SELECT value FROM json_each(:lanes)))
 """
 
 
@@ -48,6 +77,8 @@ class Claim:
     lease: Lease
     now: float
     limit: int
+    lanes: tuple[str, ...] | None = None
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +87,7 @@ class Unclaim:
     now: float
     epoch: int
     queue_id: str = ""  # "": all messages of the claim
+    lanes: Mapping[str, str] = field(default_factory=dict)  # address -> where it waits from now on
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +111,94 @@ class Recorded:
     files: tuple[str, ...] = ()  # queue ids whose body files are to be removed
 
 
-def claim(db: sqlite3.Connection, claims: Sequence[Claim]) -> list[int]:
-    """How many recipients each took; they are read afterwards by their lease (messages.py), off the writer's thread."""
-    return [_claim(db, one) for one in claims]
+class Turns:
+    """Whose turn it is: the sources that wait in some lanes, one after the other, beginning after the one served last."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, ...] | None, tuple[str, str]] = {}
+
+    def claim(self, db: sqlite3.Connection, claims: Sequence[Claim]) -> list[int]:
+        """How many recipients each took; they are read afterwards by their lease (messages.py), off the writer's thread."""
+        return [self._claim(db, one) for one in claims]
+
+    def _claim(self, db: sqlite3.Connection, one: Claim) -> int:
+        db.execute(PROMOTE, {"now": one.now, "limit": max(PROMOTED_AT_ONCE, one.limit)})
+        ids = _within_bytes(db, self._choose(db, one))
+        if not ids:
+            return 0
+        values = {
+            "owner": one.lease.owner,
+            "epoch": one.lease.epoch,
+            "until": one.lease.until,
+            "provider": one.provider,
+            "lanes": None if one.lanes is None else json.dumps(one.lanes),
+            "ids": json.dumps(ids),
+        }
+        return db.execute(CLAIM, values).rowcount
+
+    def _choose(self, db: sqlite3.Connection, one: Claim) -> list[str]:
+        """Messages, the sources in turn: each gets its share, and what one leaves goes to the others."""
+        pairs = self._next_pairs(db, one.lanes, one.limit)
+        chosen: dict[str, None] = {}
+        reached = dict.fromkeys(pairs, "")
+        while pairs and len(chosen) < one.limit:
+            again = []
+            for place, pair in enumerate(pairs):
+                share = -(-(one.limit - len(chosen)) // (len(pairs) - place))
+                found = [row[0] for row in db.execute(OLDEST, (*pair, reached[pair], share))] if share > 0 else []
+                chosen.update(dict.fromkeys(found))
+                if found and len(found) == share:
+                    reached[pair] = found[-1]
+                    again.append(pair)
+            pairs = again
+        return list(chosen)[: one.limit]
+
+    def _next_pairs(self, db: sqlite3.Connection, lanes: tuple[str, ...] | None, limit: int) -> list[tuple[str, str]]:
+        """At most `limit` of the (lane, source) that wait, cyclically from the one after the last."""
+        names = tuple(_lanes(db)) if lanes is None else lanes
+        last = self._last.get(lanes)
+        start = names.index(last[0]) if last and last[0] in names else 0
+        pairs: list[tuple[str, str]] = []
+        for place in range(len(names) + 1):
+            lane = names[(start + place) % len(names)] if names else ""
+            after = last[1] if last and last[0] == lane and place == 0 else None
+            for source in _sources(db, lane, after):
+                if (lane, source) in pairs or len(pairs) >= limit:
+                    break
+                pairs.append((lane, source))
+        if pairs:
+            self._last[lanes] = pairs[-1]
+            if len(self._last) > 1000:
+                self._last.clear()
+        return pairs
 
 
-def _claim(db: sqlite3.Connection, one: Claim) -> int:
-    values = {
-        "owner": one.lease.owner,
-        "epoch": one.lease.epoch,
-        "until": one.lease.until,
-        "now": one.now,
-        "limit": one.limit,
-        "bytes": CLAIM_BYTES,
-    }
-    return db.execute(CLAIM, values).rowcount
+def _lanes(db: sqlite3.Connection) -> Iterator[str]:
+    row = db.execute(FIRST_LANE).fetchone()
+    while row:
+        yield row[0]
+        row = db.execute(NEXT_LANE, row).fetchone()
+
+
+def _sources(db: sqlite3.Connection, lane: str, after: str | None) -> Iterator[str]:
+    row = db.execute(
+        FIRST_SOURCE if after is None else NEXT_SOURCE, (lane,) if after is None else (lane, after)
+    ).fetchone()
+    while row:
+        yield row[0]
+        row = db.execute(NEXT_SOURCE, (lane, row[0])).fetchone()
+
+
+def _within_bytes(db: sqlite3.Connection, ids: list[str]) -> list[str]:
+    sizes = dict(db.execute(SIZES, (json.dumps(ids),))) if ids else {}
+    taken: list[str] = []
+    octets = 0
+    for queue_id in ids:
+        if taken and octets >= CLAIM_BYTES:
+            break
+        octets += sizes.get(queue_id, 0)
+        taken.append(queue_id)
+    return taken
 
 
 def renew(db: sqlite3.Connection, renewals: Sequence[Renewal]) -> list[bool]:
@@ -117,15 +222,22 @@ def _give_back(db: sqlite3.Connection, one: Unclaim) -> int:
     """As if never claimed; one that was interrupted before stays so."""
     return db.execute(
         "UPDATE recipient SET attempts = attempts - 1, unknowns = unknowns - (begun > 1), begun = begun - 1,"
-        " lease_owner = NULL, leased_until = NULL, next_attempt_at = :now"
+        " lease_owner = NULL, leased_until = NULL, next_attempt_at = :now, ready = 1,"
+        " lane = COALESCE((SELECT value FROM json_each(:lanes) WHERE key = recipient.address), lane)"
         " WHERE lease_owner IS NOT NULL AND lease_owner = :owner AND epoch = :epoch"
         " AND (:queue_id = '' OR queue_id = :queue_id) AND +status IN ('queued', 'deferred')",
-        {"now": one.now, "owner": one.owner, "epoch": one.epoch, "queue_id": one.queue_id},
+        {
+            "now": one.now,
+            "owner": one.owner,
+            "epoch": one.epoch,
+            "queue_id": one.queue_id,
+            "lanes": json.dumps(dict(one.lanes)),
+        },
     ).rowcount
 
 
 def void_leases(db: sqlite3.Connection, now: float) -> int:
-    """At a daemon's start: whoever held these is gone. They are due now, begun and not recorded."""
+    """At a daemon's start: whoever held these is gone. They are due now, begun and not recorded (see PROMOTE)."""
     return db.execute(
         "UPDATE recipient SET lease_owner = NULL, leased_until = NULL, next_attempt_at = ? WHERE lease_owner IS NOT NULL",
         (now,),
@@ -155,10 +267,19 @@ UPDATE recipient SET
     expires_at = recipient.expires_at
         + CASE WHEN given.column12 THEN 0 ELSE COALESCE(given.column13 - recipient.blocked_at, 0) END,
     blocked_at = CASE WHEN given.column12 THEN COALESCE(recipient.blocked_at, given.column13) END,
+    lane = COALESCE(NULLIF(given.column14, ''), recipient.lane),
+    ready = given.column15,
+    notice = CASE
+        WHEN recipient.notice <> 'done' AND given.column3 IN ('bounced', 'expired') THEN 'failure'
+        WHEN recipient.notice <> 'done' AND given.column3 = 'sent' AND instr(recipient.notify, 'SUCCESS') THEN 'success'
+        ELSE recipient.notice END,
     begun = 0, leased_until = NULL, lease_owner = NULL
 FROM (VALUES {rows}) AS given
 WHERE recipient.queue_id = given.column1 AND recipient.address = given.column2
 """
+
+
+_KEEP_BODIES = "UPDATE message SET keep_body = 1 WHERE queue_id IN (SELECT value FROM json_each(?))"
 
 
 def record(db: sqlite3.Connection, records: Sequence[Record], *, retention: Retention) -> list[Recorded]:
@@ -166,6 +287,8 @@ def record(db: sqlite3.Connection, records: Sequence[Record], *, retention: Rete
     held = _held(db, asked)
     _write(db, [_result_row(one, address) for one, address in held])
     insert(db, "event", EVENT, [event_row(one.queue_id, one.now, a, one.results[a]) for one, a in held])
+    if kept := [one.queue_id for one, a in held if one.results[a].keep_body]:
+        db.execute(_KEEP_BODIES, (json.dumps(kept),))
     finished = {one.queue_id: one.now for one, a in held if written_status(one.results[a]) not in UNRESOLVED}
     resolved = resolve(db, finished, retention)
     return _recorded(records, held, resolved)
@@ -196,7 +319,7 @@ def _held(db: sqlite3.Connection, asked: list[tuple[Record, str]]) -> list[tuple
 
 def _write(db: sqlite3.Connection, rows: list[Row]) -> None:
     for part in parts(rows):
-        sql = _WRITE.format(rows=placeholders(13, len(part)))
+        sql = _WRITE.format(rows=placeholders(15, len(part)))
         db.execute(sql, [value for row in part for value in row])
 
 
@@ -211,4 +334,5 @@ def _result_row(one: Record, address: str) -> Row:
     return (
         one.queue_id, address, status, due, result.provider, clean(result.provider_message_id),
         code, enhanced, text, fault_column(result), int(result.unknown), int(paused), one.now,
+        lane_after(result, result.provider), int(due is not None and due <= one.now),
     )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bridge.spool.base import SpoolError
@@ -20,6 +22,9 @@ _UNINDEXED = frozenset({"sent", "delivered"})
 _SUMMARY = ("held", "deferred", "queued", "bounced", "expired", "dropped", "sent", "delivered")
 _AFTER_ALL = "\U0010ffff"
 
+# A filter looks at so many messages at a time.
+_LOOK = 500
+
 _PAGE = "SELECT queue_id FROM message WHERE queue_id < ? ORDER BY queue_id DESC LIMIT ?"
 _PAGE_OPEN = """
 SELECT DISTINCT queue_id FROM recipient INDEXED BY recipient_open
@@ -33,10 +38,45 @@ SELECT queue_id FROM message WHERE EXISTS (
 """
 
 
-def list_messages(db: sqlite3.Connection, status: str, limit: int, before: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages: those with a recipient that is all of this at once. `reason` is sought in its last reply and fault,
+    without case; `since`: the message came at this time or later."""
+
+    status: str = ""
+    reason: str = ""
+    provider: str = ""
+    since: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        return not (self.reason or self.provider or self.since)
+
+    def takes(self, row: dict[str, Any]) -> bool:
+        return row["created_at"] >= self.since and any(self._takes(one) for one in row["recipients"])
+
+    def _takes(self, one: dict[str, Any]) -> bool:
+        said = f"{one['code'] or ''} {one['enhanced']} {one['text']} {one['fault']}".lower()
+        wanted = GROUPS.get(self.status, ())
+        return (
+            (not wanted or one["status"] in wanted)
+            and self.reason.lower() in said
+            and (not self.provider or one["provider"] == self.provider)
+        )
+
+
+def list_messages(db: sqlite3.Connection, wanted: Filter, limit: int, before: str) -> list[dict[str, Any]]:
     """Newest first. Queue ids sort by time, so a page begins before the last id of the one before, even if that is gone."""
-    ids = _page(db, status, limit, before or _AFTER_ALL)
-    return [_summary(row, recipients) for row, recipients in _rows(db, ids)]
+    found: list[dict[str, Any]] = []
+    size = limit if wanted.plain else max(limit, _LOOK)
+    while len(found) < limit:
+        ids = _page(db, wanted.status, size, before or _AFTER_ALL)
+        page = [_summary(row, recipients) for row, recipients in _rows(db, ids)]
+        found += page if wanted.plain else filter(wanted.takes, page)
+        if len(ids) < size or (page and page[-1]["created_at"] < wanted.since):
+            break
+        before = ids[-1]
+    return found[:limit]
 
 
 def _page(db: sqlite3.Connection, status: str, limit: int, before: str) -> list[str]:
@@ -68,7 +108,7 @@ def _rows(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[sqlite3.Row,
 def _summary(row: sqlite3.Row, recipients: list[sqlite3.Row]) -> dict[str, Any]:
     statuses = {one["status"] for one in recipients}
     kept = ("queue_id", "created_at", "expires_at", "resolved_at", "size", "kind", "subject", "message_id",
-            "client", "helo", "user", "protocol")  # fmt: skip
+            "client", "helo", "user", "listener", "protocol")  # fmt: skip
     return {
         **{name: row[name] for name in kept},
         "sender": row["reverse_path"],
@@ -81,7 +121,7 @@ def _summary(row: sqlite3.Row, recipients: list[sqlite3.Row]) -> dict[str, Any]:
 
 def _recipient(row: sqlite3.Row) -> dict[str, Any]:
     kept = ("address", "status", "attempts", "next_attempt_at", "expires_at", "code", "enhanced", "text", "fault",
-            "provider", "provider_message_id", "unknowns", "blocked_at", "leased_until")  # fmt: skip
+            "provider", "provider_message_id", "unknowns", "blocked_at", "leased_until", "lane", "notice")  # fmt: skip
     return {name: row[name] for name in kept}
 
 
@@ -102,3 +142,40 @@ def find_body(db: sqlite3.Connection, queue_id: str) -> sqlite3.Row | None:
         (queue_id,),
     ).fetchone()
     return row
+
+
+_DEPTH = "SELECT lane, count(*) FROM recipient INDEXED BY recipient_ready WHERE ready = 1 GROUP BY lane"
+_DEPTH_WAITING = """
+SELECT lane, count(*) FROM recipient INDEXED BY recipient_due
+WHERE ready = 0 AND status IN ('queued', 'deferred') GROUP BY lane
+"""
+_AGES = "SELECT count(*) FROM message WHERE failed = 0 AND resolved_at IS NULL AND created_at <= ? AND created_at > ?"
+_FAILURES = """
+SELECT queue_id, address, status, provider, code, enhanced, text FROM recipient INDEXED BY recipient_open
+WHERE status IN ('queued', 'deferred', 'held', 'bounced', 'expired', 'dropped') AND status = ?
+ORDER BY queue_id DESC LIMIT ?
+"""
+
+
+def depth(db: sqlite3.Connection) -> dict[str, int]:
+    """Recipients that wait, by lane."""
+    found: dict[str, int] = {}
+    for sql in (_DEPTH, _DEPTH_WAITING):
+        for lane, count in db.execute(sql):
+            found[lane] = found.get(lane, 0) + count
+    return found
+
+
+def ages(db: sqlite3.Connection, now: float, bounds: Sequence[float]) -> list[int]:
+    """Unresolved messages not older than each bound and older than the one before, in seconds; then those beyond the last."""
+    edges = [0.0, *bounds, now + 1.0]
+    return [
+        db.execute(_AGES, (now - younger if younger else now + 1e9, now - older)).fetchone()[0]
+        for younger, older in itertools.pairwise(edges)
+    ]
+
+
+def last_failures(db: sqlite3.Connection, limit: int) -> list[dict[str, Any]]:
+    """The newest messages that failed or are held, newest first."""
+    found = [dict(row) for one in ("held", "bounced", "expired") for row in db.execute(_FAILURES, (one, limit))]
+    return sorted(found, key=lambda row: str(row["queue_id"]), reverse=True)[:limit]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bridge.model import Envelope, Message, Origin
+from bridge.model import Envelope, Message, Origin, Wish
 from bridge.reply import Reply
 from bridge.spool.base import Claimed, ClaimedRecipient, Lease
 
@@ -31,16 +32,12 @@ class Found:
     recipients: list[sqlite3.Row]
 
     @property
-    def due_at(self) -> float:
-        return min(float(row["due_at"]) for row in self.recipients if row["ours"])
-
-    @property
     def addresses(self) -> tuple[str, ...]:
         return tuple(row["address"] for row in self.recipients if row["ours"])
 
 
 def find_claimed(db: sqlite3.Connection, lease: Lease) -> list[Found]:
-    """All that is under `lease`, oldest due first."""
+    """All that is under `lease`, the oldest message first."""
     values = {"owner": lease.owner, "epoch": lease.epoch}
     db.execute("BEGIN")  # one snapshot for both
     try:
@@ -51,27 +48,45 @@ def find_claimed(db: sqlite3.Connection, lease: Lease) -> list[Found]:
     found = {row["queue_id"]: Found(row, lease, row["raw"], []) for row in messages}
     for row in recipients:
         found[row["queue_id"]].recipients.append(row)
-    return sorted(found.values(), key=lambda one: one.due_at)
+    return sorted(found.values(), key=lambda one: str(one.row["queue_id"]))
 
 
 def as_claimed(found: Found, raw: bytes, now: float) -> Claimed:
     recipients = tuple(claimed_recipient(row, now) for row in found.recipients if row["ours"])
-    message = as_message(found.row, tuple(row["address"] for row in found.recipients), raw)
+    message = as_message(found.row, found.recipients, raw)
     return Claimed(message=message, lease=replace(found.lease), recipients=recipients)
 
 
-def as_message(row: sqlite3.Row, recipients: tuple[str, ...], raw: bytes) -> Message:
+def as_message(row: sqlite3.Row, recipients: Sequence[sqlite3.Row], raw: bytes) -> Message:
     return Message(
         queue_id=row["queue_id"],
-        envelope=Envelope(reverse_path=row["reverse_path"], recipients=recipients, smtputf8=bool(row["smtputf8"])),
+        envelope=Envelope(
+            reverse_path=row["reverse_path"],
+            recipients=tuple(one["address"] for one in recipients),
+            smtputf8=bool(row["smtputf8"]),
+            ret=row["ret"],
+            envid=row["envid"],
+            wishes={one["address"]: as_wish(one) for one in recipients if one["notify"] or one["orcpt"]},
+        ),
         raw=raw,
         created_at=row["created_at"],
         expires_at=row["expires_at"],
-        origin=Origin(client=row["client"], helo=row["helo"], user=row["user"], protocol=row["protocol"]),
+        origin=Origin(
+            client=row["client"],
+            helo=row["helo"],
+            user=row["user"],
+            listener=row["listener"],
+            protocol=row["protocol"],
+        ),
         message_id=row["message_id"],
         subject=row["subject"],
         kind=row["kind"],
+        source=recipients[0]["source"],
     )
+
+
+def as_wish(row: sqlite3.Row) -> Wish:
+    return Wish(row["notify"], row["orcpt"])
 
 
 def claimed_recipient(row: sqlite3.Row, now: float) -> ClaimedRecipient:
@@ -84,6 +99,7 @@ def claimed_recipient(row: sqlite3.Row, now: float) -> ClaimedRecipient:
         unknowns=row["unknowns"],
         provider=row["provider"],
         last_reply=as_reply(row),
+        lane=row["lane"],
     )
 
 

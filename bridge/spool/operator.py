@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bridge.spool import changes, listing
+from bridge.spool import changes, listing, memory
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.intake import Retention
@@ -39,14 +39,63 @@ class SqliteOperator:
         self._retry = Operation("retry", changes.in_turn(changes.retry))
         self._hold = Operation("hold", changes.in_turn(changes.hold))
         self._release = Operation("release", changes.in_turn(changes.release))
+        self._suppress = Operation("suppress", memory.suppress, rank=0)
+        self._unsuppress = Operation("unsuppress", memory.unsuppress, rank=0)
         self._drop = Operation("drop", changes.in_turn(partial(changes.drop, retention=keep)))
 
     async def list_messages(
-        self, *, status: str = "", limit: int = 100, before: str = ""
+        self,
+        *,
+        status: str = "",
+        limit: int = 100,
+        before: str = "",
+        reason: str = "",
+        provider: str = "",
+        since: float = 0.0,
     ) -> Sequence[Mapping[str, Any]]:
-        """Newest first; `before` is the last queue id of the page before. `status`: a ListStatus, "" for all."""
+        """Newest first; `before` is the last queue id of the page before. `status`: a ListStatus, "" for all.
+
+        `reason` (found in the last reply or the fault), `provider`, `since` (when the message came): see `listing.Filter`.
+        """
         await self._history.settle()
-        return await self._reader.run(listing.list_messages, status, limit, before)
+        wanted = listing.Filter(status, reason, provider, since)
+        return await self._reader.run(listing.list_messages, wanted, limit, before)
+
+    async def depth(self) -> Mapping[str, int]:
+        """Recipients that wait, by lane."""
+        return await self._reader.run(listing.depth)
+
+    async def ages(self, *, now: float, bounds: Sequence[float]) -> Sequence[int]:
+        """How many messages wait since how long: one number for each bound in seconds, and one for what is older."""
+        return await self._reader.run(listing.ages, now, bounds)
+
+    async def last_failures(self, *, limit: int = 10) -> Sequence[Mapping[str, Any]]:
+        """Recipients that failed or are held, newest message first."""
+        return await self._reader.run(listing.last_failures, limit)
+
+    # Addresses that are not mailed
+
+    async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]:
+        """By address; `after` is the last one of the page before."""
+        return await self._reader.run(memory.list_suppressions, limit, after)
+
+    async def suppressions(self) -> Mapping[str, str]:
+        return await self._reader.run(memory.suppressions)
+
+    async def suppress(self, address: str, reason: str, *, provider: str = "", now: float) -> bool:
+        added: bool = await self._writer.submit(self._suppress, memory.Suppress(address, reason, provider, now))
+        self._bell.ring()
+        return added
+
+    async def unsuppress(self, address: str) -> bool:
+        """False when it was not suppressed."""
+        removed: bool = await self._writer.submit(self._unsuppress, address)
+        self._bell.ring()
+        return removed
+
+    async def recall(self, prefix: str = "") -> Mapping[str, str]:
+        """What is remembered under names that begin so."""
+        return await self._reader.run(memory.recall, prefix)
 
     async def show(self, queue_id: str) -> Mapping[str, Any] | None:
         """One message as in the list, with its events."""

@@ -11,6 +11,7 @@ from bridge.spool.intake import Retention
 
 PRUNE_BATCH = 100
 
+# A message is not over while its sender is still to be told something of it.
 # Bodies stay with a message that failed (to be retried by hand) and with one that a provider keeps (capture).
 _FINISH = """
 UPDATE message SET
@@ -19,7 +20,8 @@ UPDATE message SET
         SELECT 1 FROM recipient WHERE recipient.queue_id = message.queue_id AND status IN ('bounced', 'expired'))
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND resolved_at IS NULL AND NOT EXISTS (
     SELECT 1 FROM recipient
-    WHERE recipient.queue_id = message.queue_id AND status IN ('queued', 'deferred', 'held'))
+    WHERE recipient.queue_id = message.queue_id
+        AND (status IN ('queued', 'deferred', 'held') OR notice IN ('failure', 'delay', 'success')))
 """
 # Done with: finished, and nobody wants the body.
 _FILES = """

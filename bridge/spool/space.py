@@ -54,7 +54,7 @@ class Space:
             self.look(db)
 
     def look(self, db: sqlite3.Connection) -> None:
-        self._free = self._disk_free()
+        self._free = self.disk_free()
         self._in_wal = _size(self._wal)
         self._reusable = reusable_bytes(db)
         self.used = used_bytes(db)
@@ -115,7 +115,8 @@ class Space:
             write = log.error if full else log.info
             write("spool.full" if full else "spool.room", free=self._free, used=self.used)
 
-    def _disk_free(self) -> int:
+    def disk_free(self) -> int:
+        """Octets. Raises OSError."""
         status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
 
@@ -132,7 +133,7 @@ class Space:
             return
         try:
             _allocate(self._reserve, self._reserve_bytes)
-            self._free = self._disk_free()
+            self._free = self.disk_free()
         except OSError:
             self._exhausted = True
 

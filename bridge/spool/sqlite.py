@@ -19,8 +19,9 @@ import structlog
 
 from bridge.model import FAILED, UNRESOLVED, Message
 from bridge.reply import Reply
-from bridge.spool import leases, retention
-from bridge.spool.base import Claimed, Lease, Result, SpoolError, SpoolFull, Stats
+from bridge.spool import leases, memory, retention, waiting
+from bridge.spool import notices as notice_rows
+from bridge.spool.base import Claimed, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
@@ -33,6 +34,7 @@ from bridge.spool.writer import NO_ROOM, Operation, Writer
 
 BODY_LOST = Reply(451, "4.3.0", "The message body is missing or damaged in the spool")
 _ROW_BYTES = 512  # what a message takes beside its body, roughly
+WAITING_PAGE = 500  # recipients in one transaction when a provider is back
 _WRITABLE_BYTES = 64 << 10  # a spool that could just take a tiny message is as good as full
 
 log = structlog.get_logger()
@@ -71,11 +73,22 @@ class SqliteSpool(SqliteOperator):
         self._epochs = itertools.count(generation << 32 | 1)
         self._closed = False
         self._put = Operation("put", write, grows=True, rank=0)
-        self._claim = Operation("claim", leases.claim, rank=2)
+        self._claim = Operation("claim", leases.Turns().claim, rank=2)
         self._renew = Operation("renew", leases.renew)
         self._record = Operation("record", partial(leases.record, retention=keep))
         self._unclaim = Operation("give_back", leases.give_back)
         self._prune = Operation("prune", partial(retention.prune, retention=keep), rank=2)
+        self._resume = Operation("resume", waiting.resume)
+        self._lengthen = Operation("lengthen", waiting.lengthen)
+        self._expire = Operation("expire", partial(waiting.expire, retention=keep))
+        self._late = Operation("note_late", notice_rows.note_late)
+        self._settle = Operation("settle_notices", partial(notice_rows.settle, retention=keep), grows=True)
+        self._remember = Operation("remember", memory.remember, durable=False)
+        self._remember_well = Operation("remember", memory.remember)
+        self._note_seen = Operation("note_seen", memory.note_seen, durable=False)
+        self._forget = Operation("forget", memory.forget, durable=False, rank=2)
+        self._add_post = Operation("add_post", memory.add_posts)
+        self._settle_post = Operation("settle_post", memory.settle_posts)
         self._look = Operation("look", self._look_around, durable=False)
 
     # New messages
@@ -86,19 +99,15 @@ class SqliteSpool(SqliteOperator):
         *,
         results: Mapping[str, Result] | None = None,
         lease: Lease | None = None,
-        leased: Sequence[str] = (),
+        leased: Mapping[str, str] | Sequence[str] = (),
         provider: str = "",
+        lanes: Mapping[str, str] | None = None,
     ) -> None:
-        entry = Intake(
-            head=head(message),
-            recipients=message.envelope.recipients,
-            expires_at=message.expires_at,
-            now=message.created_at,
-            raw=message.raw,
-            crc=None,
+        entry = replace(
+            _entry(message, lanes or {}),
             results=results or {},
             lease=lease,
-            leased=frozenset(leased),
+            leased=leased if isinstance(leased, Mapping) else dict.fromkeys(leased, provider),
             provider=provider,
         )
         await self._put_entry(entry)
@@ -117,6 +126,7 @@ class SqliteSpool(SqliteOperator):
             crc=None,
             results=results,
             keep_body=keep_body,
+            source=message.source,
             queue=False,
         )
         if not (durable or keep_body):
@@ -132,7 +142,7 @@ class SqliteSpool(SqliteOperator):
     async def _put_entry(self, entry: Intake) -> None:
         raw = entry.raw or b""
         if len(raw) > self._threshold:
-            if _needs_body(entry, self._keep):
+            if _needs_body(entry):
                 await self._put_large(entry, raw)
                 return
             entry, raw = replace(entry, raw=None), b""
@@ -163,9 +173,19 @@ class SqliteSpool(SqliteOperator):
         """For an attempt made while the client waits, should its message have to be spooled under it (`put`)."""
         return Lease(owner=self._owner, epoch=next(self._epochs), until=until)
 
-    async def claim(self, *, owner: str, now: float, lease_s: float, limit: int) -> Sequence[Claimed]:
+    async def claim(
+        self,
+        *,
+        owner: str,
+        now: float,
+        lease_s: float,
+        limit: int,
+        lanes: Sequence[str] | None = None,
+        provider: str = "",
+    ) -> Sequence[Claimed]:
         lease = Lease(owner=owner, epoch=next(self._epochs), until=now + lease_s)
-        if not await self._writer.submit(self._claim, leases.Claim(lease, now, limit)):
+        among = None if lanes is None else tuple(lanes)
+        if not await self._writer.submit(self._claim, leases.Claim(lease, now, limit, among, provider)):
             return ()
         try:
             found = await self._loader.run(find_claimed, lease)
@@ -178,18 +198,20 @@ class SqliteSpool(SqliteOperator):
 
     async def _load(self, found: Found, now: float) -> Claimed | None:
         """None for a message whose body is lost: it is held, and the queue goes on (a corrupt entry never stops it)."""
-        row = found.row
         try:
-            if row["body"] == "file":
-                raw = await self._pool.run(self._bodies.read, row["queue_id"], row["size"], row["crc"])
-            elif found.raw is not None and len(found.raw) == row["size"]:
-                raw = found.raw
-            else:
-                raise BodyLost("no body row")
+            raw = await self._read(found.row)
         except BodyLost as error:
             await self._set_aside(found, str(error), now)
             return None
         return as_claimed(found, raw, now)
+
+    async def _read(self, row: sqlite3.Row) -> bytes:
+        """Raises BodyLost."""
+        if row["body"] == "file":
+            return await self._pool.run(self._bodies.read, row["queue_id"], row["size"], row["crc"])
+        if row["raw"] is None or len(row["raw"]) != row["size"]:
+            raise BodyLost("no body row")
+        return bytes(row["raw"])
 
     async def _set_aside(self, found: Found, why: str, now: float) -> None:
         log.error("spool.body_lost", queue_id=found.row["queue_id"], error=why)
@@ -206,14 +228,97 @@ class SqliteSpool(SqliteOperator):
         self._discard(recorded.files)
         return recorded.written
 
-    async def give_back(self, queue_id: str, lease: Lease, *, now: float) -> int:
-        given: int = await self._writer.submit(self._unclaim, leases.Unclaim(lease.owner, now, lease.epoch, queue_id))
+    async def give_back(
+        self, queue_id: str, lease: Lease, *, now: float, lanes: Mapping[str, str] | None = None
+    ) -> int:
+        undone = leases.Unclaim(lease.owner, now, lease.epoch, queue_id, lanes or {})
+        given: int = await self._writer.submit(self._unclaim, undone)
         return given
 
-    # Housekeeping
+    # What waits
 
-    async def next_due(self) -> float | None:
-        return await self._reader.run(_next_due)
+    async def next_due(self, lanes: Sequence[str] | None = None) -> float | None:
+        return await self._reader.run(waiting.next_due, lanes)
+
+    async def lanes(self) -> Sequence[str]:
+        return await self._reader.run(waiting.lanes)
+
+    async def resume(self, lanes: Sequence[str], *, now: float, blocked_s: float = 0.0) -> int:
+        """In small transactions, before anything of it is claimed: what is due then has its whole lifetime."""
+        among, total = tuple(lanes), 0
+        while changed := await self._writer.submit(self._resume, waiting.Resume(among, now, WAITING_PAGE)):
+            total += changed
+        if blocked_s > 0:
+            for lane in among:
+                await self._lengthen_lane(lane, blocked_s, now)
+        return total
+
+    async def _lengthen_lane(self, lane: str, blocked_s: float, now: float) -> None:
+        after = ("", "")
+        while page := await self._reader.run(waiting.ready_page, lane, WAITING_PAGE, after):
+            ids = [queue_id for _, queue_id in page]
+            await self._writer.submit(self._lengthen, waiting.Lengthen(ids, (lane,), blocked_s, now))
+            after = page[-1]
+
+    async def expire(self, lanes: Sequence[str], *, now: float, limit: int = 500) -> Mapping[str, Mapping[str, Result]]:
+        over = await self._reader.run(waiting.find_over, lanes, now, limit)
+        if not over:
+            return {}
+        expired: waiting.Expired = await self._writer.submit(self._expire, waiting.Expire(over, now))
+        self._discard(expired.files)
+        return expired.results
+
+    # What senders and the operator are to be told
+
+    async def note_late(self, *, now: float, after: float, limit: int = 1000) -> int:
+        looked: int = await self._writer.submit(self._late, notice_rows.Late(now, after, limit))
+        return looked
+
+    async def notices(self, *, limit: int = 50) -> Sequence[Due]:
+        return [await self._as_due(one) for one in await self._loader.run(notice_rows.find, limit)]
+
+    async def _as_due(self, found: notice_rows.Found) -> Due:
+        try:
+            raw = await self._read(found.row)
+        except BodyLost:
+            raw = b""
+        return notice_rows.as_due(found, raw)
+
+    async def settle_notices(
+        self, due: Due, *, messages: Sequence[tuple[Message, str]] = (), posts: Sequence[Post] = (), now: float
+    ) -> None:
+        entries = tuple(_entry(m, dict.fromkeys(m.envelope.recipients, lane)) for m, lane in messages)
+        settlement = notice_rows.Settlement(due, entries, tuple(posts), now)
+        size = sum(len(message.raw) + _ROW_BYTES for message, _ in messages)
+        resolved: retention.Resolved = await self._writer.submit(self._settle, settlement, size)
+        self._discard(resolved.files)
+
+    async def add_post(self, post: Post) -> None:
+        await self._writer.submit(self._add_post, post)
+
+    async def due_posts(self, *, now: float, limit: int = 20) -> Sequence[Post]:
+        return await self._reader.run(memory.due_posts, now, limit)
+
+    async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
+        await self._writer.submit(self._settle_post, memory.PostDone(post.id, next_attempt_at))
+
+    # What is remembered
+
+    async def remember(self, values: Mapping[str, str], *, now: float, durable: bool = False) -> None:
+        operation = self._remember_well if durable else self._remember
+        await self._writer.submit(operation, memory.Remember(values, now))
+
+    async def note_seen(self, fingerprint: bytes, reply: str, *, now: float) -> None:
+        await self._writer.submit(self._note_seen, memory.Seen(fingerprint, reply, now))
+
+    async def find_seen(self, fingerprint: bytes, *, since: float) -> str | None:
+        return await self._reader.run(memory.find_seen, fingerprint, since)
+
+    async def forget(self, *, seen_before: float, limit: int = 500) -> int:
+        dropped: int = await self._writer.submit(self._forget, memory.Forget(seen_before, limit))
+        return dropped
+
+    # Housekeeping
 
     async def prune(self, *, now: float, limit: int = 500) -> int:
         """In small transactions: what else waits is written in between."""
@@ -231,6 +336,12 @@ class SqliteSpool(SqliteOperator):
         """Of what was sent there is no count here: metrics count it, and the rows go with the history."""
         await self._history.settle()
         return await self._reader.run(_stats)
+
+    async def oldest_waiting(self) -> float | None:
+        return await self._reader.run(waiting.oldest)
+
+    async def free_bytes(self) -> int:
+        return await self._pool.run(self._space.disk_free)
 
     async def writable(self) -> bool:
         return await self._looked() and self._space.has_room(_WRITABLE_BYTES)
@@ -284,11 +395,27 @@ class SqliteSpool(SqliteOperator):
             self._lock.release()
 
 
-def _needs_body(entry: Intake, keep: Retention) -> bool:
-    """False for one whose recipients are all decided and need no second try; then no file is written for it."""
+def _entry(message: Message, lanes: Mapping[str, str]) -> Intake:
+    return Intake(
+        head=head(message),
+        recipients=message.envelope.recipients,
+        expires_at=message.expires_at,
+        now=message.created_at,
+        raw=message.raw,
+        crc=None,
+        results={},
+        lanes=lanes,
+        source=message.source,
+        wishes=message.envelope.wishes,
+    )
+
+
+def _needs_body(entry: Intake) -> bool:
+    """False for one whose recipients are all decided and of whom nobody is told; then no file is written for it."""
     statuses = {written_status(result) for result in entry.results.values()}
     undecided = len(entry.results) < len(entry.recipients) or not statuses.isdisjoint(UNRESOLVED)
-    return entry.keep_body or undecided or (keep.failed_s > 0 and not statuses.isdisjoint(FAILED))
+    told = not statuses.isdisjoint(FAILED) or any(wish.wants("SUCCESS") for wish in entry.wishes.values())
+    return entry.keep_body or undecided or (entry.queue and told)
 
 
 def _flattened(write: Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any]]) -> Callable[..., list[None]]:
@@ -299,14 +426,6 @@ def _flattened(write: Callable[[sqlite3.Connection, Sequence[Any]], Sequence[Any
         return [None] * len(blocks)
 
     return write_blocks
-
-
-def _next_due(db: sqlite3.Connection) -> float | None:
-    row = db.execute(
-        "SELECT next_attempt_at FROM recipient INDEXED BY recipient_due"
-        " WHERE status IN ('queued', 'deferred') ORDER BY next_attempt_at LIMIT 1"
-    ).fetchone()
-    return None if row is None else float(row[0])
 
 
 def _stats(db: sqlite3.Connection) -> Stats:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
+import pty
+import re
 import signal
 import smtplib
+import struct
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bridge.cli.app import app
+from bridge.spool.opening import open_spool
+from bridge.spool.sqlite import SqliteSpool
 
 COMMAND = (sys.executable, "-m", "bridge")
 KEY = "sandbox-key"
@@ -99,6 +107,77 @@ def port_of(process: subprocess.Popen[str], log: Path) -> int:
                 return int(event["port"])
         time.sleep(0.02)
     raise AssertionError(log.read_text())
+
+
+@contextmanager
+def on_terminal(
+    directory: Path, *arguments: str, stdout: int | None = None, **more: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Started on a terminal of 24 lines and 80 columns, standard output perhaps elsewhere; and our end of the terminal."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    # The first terminal that the leader of a session opens is its own: a ^C that is typed there is a SIGINT.
+    process = subprocess.Popen(
+        ["sh", "-c", f'exec "$@" <{os.ttyname(theirs)}', "sh", *COMMAND, *arguments],
+        env=variables(directory, TERM="xterm", **more),
+        cwd=directory,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    with process:
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def read_until(terminal: int, words: str) -> str:
+    """What comes until these words are among it, as it came."""
+    found = b""
+    deadline = time.monotonic() + 30
+    while words.encode() not in found:
+        assert time.monotonic() < deadline, found
+        found += os.read(terminal, 65536)
+    return found.decode(errors="replace")
+
+
+def read_all(terminal: int) -> str:
+    found = b""
+    try:
+        while octets := os.read(terminal, 65536):
+            found += octets
+    except OSError:  # the other side is closed: Linux says EIO
+        pass
+    return found.decode()
+
+
+def without_codes(text: str) -> str:
+    """Without what moves the cursor and gives colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def in_spool(directory: Path, work: Callable[[SqliteSpool], Awaitable[Any]]) -> Any:
+    """Do `work` on the spool of `directory` as its daemon, which is gone afterwards."""
+
+    async def main() -> Any:
+        spool = await open_spool(
+            directory / "state/spool.db",
+            max_bytes=1 << 40,
+            min_free=0,
+            history_s=86400,
+            failed_s=86400,
+            owner="test",
+            now=time.time(),
+        )
+        try:
+            return await work(spool)
+        finally:
+            await spool.close()
+
+    return asyncio.run(main())
 
 
 def events(log: Path) -> list[dict[str, Any]]:

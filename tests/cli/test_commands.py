@@ -111,10 +111,11 @@ def test_a_failure_the_sandbox_does_not_know_is_one_line(tmp_path: Path) -> None
 
 def test_help_names_every_command(tmp_path: Path) -> None:
     shown = invoke(tmp_path, "--help").stdout + invoke(tmp_path, "queue", "--help").stdout
+    shown += invoke(tmp_path, "suppress", "--help").stdout
 
-    for command in ("run", "demo", "sandbox", "check", "hash-password", "schema", "queue"):
+    for command in ("run", "demo", "sandbox", "check", "hash-password", "schema", "queue", "suppress"):
         assert f"│ {command} " in shown
-    for command in ("list", "show", "retry", "hold", "release", "drop", "export"):
+    for command in ("list", "show", "watch", "retry", "hold", "release", "drop", "export", "add", "remove"):
         assert f"│ {command} " in shown
 
 

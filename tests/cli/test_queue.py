@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import fcntl
 import json
-import os
-import pty
 import re
 import stat
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +17,21 @@ from typing import Any
 
 import pytest
 
-from bridge.cli.tables import printable, size, span
+from bridge.cli.screen import printable, size, span
 from bridge.sandbox import Sandbox
-from tests.cli.conftest import COMMAND, bridge, invoke, one_line, sandbox, send, smtp_bridge, to_sandbox, variables
+from tests.cli.conftest import (
+    COMMAND,
+    bridge,
+    invoke,
+    on_terminal,
+    one_line,
+    read_all,
+    sandbox,
+    send,
+    smtp_bridge,
+    to_sandbox,
+    variables,
+)
 from tests.e2e.conftest import Smtp, statuses
 
 LONG = "a.very.long.local.part.indeed@another-rather-long-domain.example.org"
@@ -105,35 +112,14 @@ def test_a_list_fits_the_width_it_is_given_and_shows_everything(
 
 
 def test_a_list_on_a_terminal_has_colours_and_keeps_to_its_width(spool: Path) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen(
-        [*COMMAND, "queue", "list"],
-        env=variables(spool, TERM="xterm"),
-        cwd=spool,
-        stdout=theirs,
-        stderr=theirs,
-        stdin=theirs,
-    )
-    os.close(theirs)
-    text = _read_all(ours)
-    assert process.wait(20) == 0
+    with on_terminal(spool, "queue", "list") as (process, terminal):
+        text = read_all(terminal)
+        assert process.wait(20) == 0
 
     assert "\x1b[33m" in text  # deferred is yellow
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(map(len, plain)) <= 80
     assert f"    printer@example.com > bob@example.org\n    {REPLY}" in "\n".join(plain)
-
-
-def _read_all(descriptor: int) -> str:
-    found = b""
-    try:
-        while octets := os.read(descriptor, 65536):
-            found += octets
-    except OSError:  # the other side is closed: Linux says EIO
-        pass
-    os.close(descriptor)
-    return found.decode()
 
 
 def test_json_has_what_the_table_has_newest_first(rows: list[dict[str, Any]]) -> None:

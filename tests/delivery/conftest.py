@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 import structlog
 
+from bridge.delivery.breaker import BreakerPolicy
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.lanes import Lane
+from bridge.delivery.ratelimit import LimitPolicy
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import RetryPolicy
+from bridge.delivery.routing import Route, Routes
 from bridge.delivery.runner import Runner
 from bridge.mime.addressing import address
 from bridge.mime.parse import parse
@@ -26,6 +30,8 @@ from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 
 START = 1_800_000_000.0
+# For tests that are not about the breaker: faults of the provider never open it.
+PATIENT = BreakerPolicy(failures=10**6, wait=1.0, maximum=1.0)
 RAW = b"From: ann@example.com\r\nSubject: x\r\n\r\nx\r\n"
 
 
@@ -169,14 +175,29 @@ class Bench:
         retry: RetryPolicy,
         *,
         degrade: bool = False,
+        breaker: BreakerPolicy | None = None,
+        limits: Mapping[str, LimitPolicy] | None = None,
+        routes: Sequence[Route] = (),
+        mark: str = "1",
     ) -> None:
         self.spool, self.clock, self.provider = spool, clock, providers[0]
-        self.dispatchers = Dispatchers([Dispatcher(provider) for provider in providers], degrade=degrade)
+        self.started = clock.now()
+        self.dispatchers = Dispatchers(
+            [
+                Dispatcher(provider, clock=clock, breaker=breaker, limits=(limits or {}).get(provider.name))
+                for provider in providers
+            ],
+            routes=Routes(routes, [provider.name for provider in providers]),
+            degrade=degrade,
+            mark=mark,
+        )
         self.dispatcher = self.dispatchers.first
-        self.recorder = Recorder(spool, retry, clock, timeout=self.dispatchers.timeout)
+        self.recorder = Recorder(spool, retry, clock, timeout=self.dispatchers.timeout, onward=self.dispatchers.onward)
         self.runner = Runner(
             spool=spool, dispatchers=self.dispatchers, recorder=self.recorder, parse=parse, clock=clock, owner="me"
         )
+        for dispatcher in self.dispatchers.all:
+            dispatcher.on_change = self.runner.changed
         self.task = asyncio.create_task(self.runner.run())
 
     def message(self, *recipients: str, lifetime: float = 86400.0, subject: str = "x", size: int = 0) -> Message:
@@ -191,15 +212,17 @@ class Bench:
 
     async def put(self, *recipients: str, **named: Any) -> Message:
         message = self.message(*recipients, **named)
-        await self.spool.put(message)
-        self.runner.wake()
+        await self.put_together(message)
         return message
 
     async def put_together(self, *messages: Message) -> None:
         """All are due before any of them is claimed."""
+        lanes: list[Lane] = []
         for message in messages:
-            await self.spool.put(message)
-        self.runner.wake()
+            plan = self.dispatchers.again(message, parse(message.raw))
+            await self.spool.put(message, lanes=plan.texts)
+            lanes += plan.lanes.values()
+        self.runner.waits_in(lanes)
 
     async def statuses(self) -> dict[str, str]:
         rows = await self.spool.list_messages()
@@ -227,6 +250,18 @@ class Bench:
             return False
         due = await self.spool.next_due()
         return (due is None or due > self.clock.now()) and not self.runner._works
+
+    async def _is_quiet_or_waits(self) -> bool:
+        """Nothing happens any more unless time goes on."""
+        if self.runner._wake.is_set() or not self.clock._waiting or self.runner._tasks:
+            return False
+        if self.runner._works:  # all of them wait for the limiter
+            return all(one.limiter.wait(self.clock.now()) > 0 for one in self.dispatchers.all)
+        now = self.clock.now()
+        assigned, _ = self.runner._assigned(now)
+        lanes = [text for one, texts in assigned.items() if self.runner._room(one, now) for text in texts]
+        due = await self.spool.next_due(lanes) if lanes else None
+        return (due is None or due > now) and not self.runner._works and not self.runner._wake.is_set()
 
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -276,10 +311,28 @@ async def bench(spool: SqliteSpool, clock: FakeClock) -> AsyncIterator[Callable[
         providers: Sequence[ScriptedProvider] = (),
         retry: RetryPolicy | None = None,
         degrade: bool = False,
+        breaker: BreakerPolicy | None = None,
+        limits: Mapping[str, LimitPolicy] | LimitPolicy | None = None,
+        routes: Sequence[Route] = (),
+        mark: str = "1",
         **provider: Any,
     ) -> Bench:
         providers = providers or [ScriptedProvider(*answers, **provider)]
-        made.append(Bench(spool, clock, providers, retry or RetryPolicy(jitter=0, maximum=30), degrade=degrade))
+        if isinstance(limits, LimitPolicy):
+            limits = {one.name: limits for one in providers}
+        made.append(
+            Bench(
+                spool,
+                clock,
+                providers,
+                retry or RetryPolicy(jitter=0, maximum=30),
+                degrade=degrade,
+                breaker=breaker or PATIENT,
+                limits=limits,
+                routes=routes,
+                mark=mark,
+            )
+        )
         return made[-1]
 
     yield make

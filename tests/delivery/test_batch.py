@@ -253,7 +253,7 @@ async def test_an_interrupted_attempt_that_may_have_been_in_a_batch_had_another_
 async def test_a_client_that_waits_is_neither_delayed_by_a_batch_nor_put_into_one(bench: Make) -> None:
     one = bench(never, never, never, SENT, max_batch=10, concurrency=4)
     await one.put("first@example.org")
-    await one.until(lambda: one.provider.running == 1)
+    await one.until(lambda: one.provider.running == 1 and one.clock._waiting)
     await one.put_together(*(one.message(recipient) for recipient in names(15)))
     await one.until(lambda: one.provider.running == 3)
     message = one.message("waited@example.org")

@@ -29,6 +29,8 @@ def rest(sandbox_url: str, **more: str) -> dict[str, str]:
         "SMTP_BRIDGE_PROVIDER__TOKEN": KEY,
         "SMTP_BRIDGE_RETRY__FIRST": "0.05s",
         "SMTP_BRIDGE_RETRY__MAXIMUM": "0.2s",
+        "SMTP_BRIDGE_BREAKER__WAIT": "0.05s",
+        "SMTP_BRIDGE_BREAKER__MAXIMUM": "0.2s",
         **more,
     }
 

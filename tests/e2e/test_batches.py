@@ -60,7 +60,8 @@ def batching(monkeypatch: pytest.MonkeyPatch) -> list[Batching]:
 
 
 def queue(**more: str) -> dict[str, str]:
-    return {"SMTP_BRIDGE_PROVIDER__KIND": "capture", "SMTP_BRIDGE_RELAY__MODE": "queue", **more}
+    named = {"SMTP_BRIDGE_PROVIDER__KIND": "capture", "SMTP_BRIDGE_PROVIDER__NAME": "batching"}
+    return {**named, "SMTP_BRIDGE_RELAY__MODE": "queue", **more}
 
 
 async def send(client: Any, numbers: range, sender: str = "ann@example.com") -> list[str]:

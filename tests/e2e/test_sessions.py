@@ -222,7 +222,7 @@ async def test_queue_mode_refuses_at_mail_when_the_spool_is_full_and_takes_mail_
 
 
 async def test_auto_mode_is_as_direct_mode_when_the_spool_is_full(sandbox: Sandbox, start_daemon: Any) -> None:
-    daemon = await start_daemon(**rest(sandbox.url), **FULL)
+    daemon = await start_daemon(**rest(sandbox.url, SMTP_BRIDGE_BREAKER__FAILURES="1000000"), **FULL)
     sandbox.fail(Failure(status=503))
 
     raw, refusal = await fill(daemon, 2500)

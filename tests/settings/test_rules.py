@@ -245,18 +245,8 @@ def test_every_shape_and_way_to_log_in_is_accepted(folder: Folder, keys: str, se
 # Key: the text at its "off" value, the text at another, and the end of the line that refuses it.
 LATER = {
     "smtp.listener.proxy_protocol": ("[smtp.listener]\nproxy_protocol = {}\n", "false", "true"),
-    "user.rate": ("[user]\nname = 'a'\npassword = 'x'\nrate = {}\n", "''", "'1/h'"),
-    "relay.dedupe_window": ("[relay]\ndedupe_window = {}\n", "'0s'", "'1h'"),
-    "relay.from": ("[relay]\nfrom = {}\n", "''", "'a@example.com'"),
-    "relay.rewrite": ("[relay]\nrewrite = {}\n", "[]", "[{sender = 'a@*', from = 'b@example.com'}]"),
-    "provider.rate": (CAPTURE + "rate = {}\n", "''", "'10/s'"),
     "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
-    "route": ("route = {}\n", "[]", "[{providers = ['a']}]"),
     "spool.url": ("[spool]\nurl = {}\n", "'sqlite:////a/b.db'", "'PostgreSQL://u:p@h/d'"),
-    "retry.delay_notice": ("[retry]\ndelay_notice = {}\n", "'240m'", "'0'"),
-    "bounce.from": ("[bounce]\nfrom = {}\n", "''", "'off'"),
-    "bounce.postmaster": ("[bounce]\npostmaster = {}\n", "''", "'a@example.com'"),
-    "bounce.webhook": ("[bounce]\nwebhook = {}\n", "''", "'https://a.example/'"),
     "http.address": ("[http]\naddress = {}\n", "''", "'127.0.0.1:8025'"),
     "http.key": ("[http]\nkey = {}\n", "[]", "[{name = 'a'}]"),
     "workers.count": ("[workers]\ncount = {}\n", "1", "2"),
@@ -314,3 +304,65 @@ def test_the_operators_commands_need_none_of_the_daemons_secrets(folder: Folder)
     settings = load_spool_settings(str(file), environ={"HOME": str(folder.path)}, cwd=folder.path)
 
     assert settings.spool_path == folder.path / "elsewhere.db"
+
+
+TWO = """
+    [[provider]]
+    kind = "capture"
+    name = "main"
+    [[provider]]
+    kind = "capture"
+    name = "backup"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[route]]\nproviders = []\n", "route.providers: is empty: this mail would have nowhere to go"),
+        ("[[route]]\nproviders = ['main', 'main']\n", "route.providers: the name 'main' is there twice"),
+        ("[[route]]\nproviders = ['mian']\n", "route.providers: names 'mian', and there is none of that name"),
+        ("[[route]]\nproviders = ['main']\nuser = 'x'\n", "route.user: names 'x', and there is none of that name"),
+        (
+            "[[route]]\nproviders = ['main']\nlistener = 'x'\n",
+            "route.listener: names 'x', and there is none of that name",
+        ),
+        ("[[route]]\nproviders = ['main']\nsender = 'a b'\n", "route.sender: not an address or a pattern of one"),
+        ("[relay]\nfrom = 'root@localhost'\n", "relay.from: not a mailbox with a full domain"),
+        ("[relay]\nfrom = 'x'\n", "relay.from: not an email address"),
+        ("[[relay.rewrite]]\nsender = 'root@*'\n", "relay.rewrite.from: is missing"),
+        ("[[relay.rewrite]]\nsender = 'root@*'\nfrom = ''\n", "relay.rewrite.from: is empty"),
+        ("[bounce]\nfrom = 'no'\n", "bounce.from: not an email address"),
+        ("[bounce]\nwebhook = 'http://example.com/x'\n", "bounce.webhook: is http:// to another machine"),
+        ("[bounce]\nwebhook = 'example'\n", "bounce.webhook: not an address that starts with https://"),
+        ("[bounce]\nwebhook_secret = 'planted'\n", "bounce.webhook_secret: not a webhook secret"),
+        ("[alert]\nwebhook_secret = 'whsec_AAAA'\n", "alert.webhook_secret: not a webhook secret"),
+        ("[breaker]\nwait = '10m'\n", "breaker.wait: is longer than 'breaker.maximum'"),
+        ("[breaker]\nshare = 0\n", "breaker.share: must be more than 0"),
+        (
+            "[[smtp.listener]]\naddress = ':1'\nname = 'a'\n[[smtp.listener]]\naddress = ':2'\nname = 'a'\n",
+            "smtp.listener.name: the name 'a' is there twice",
+        ),
+    ],
+)
+def test_mistakes_in_the_delivery_side_are_told(folder: Folder, text: str, problem: str) -> None:
+    found = folder.problems(text + TWO)
+
+    assert len(found) == 1
+    assert problem in found[0]
+    assert "planted" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("warmup", "'50/h'", "provider.warmup: is per day"),
+        ("rate", "'fast'", "provider.rate: not a rate"),
+        ("max_per_day", "-1", "provider.max_per_day"),
+        ("call_rate", "'10'", "provider.call_rate: not a rate"),
+    ],
+)
+def test_a_limit_that_is_none_is_told(folder: Folder, key: str, value: str, problem: str) -> None:
+    found = folder.problems(f"[[provider]]\nkind = 'capture'\n{key} = {value}\n")
+
+    assert any(problem in one for one in found)

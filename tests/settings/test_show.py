@@ -132,7 +132,7 @@ def test_the_example_file_is_all_comments() -> None:
 @pytest.mark.parametrize("table", sorted({names[0] for names in tables()} - {"provider", "user", "route", "http"}))
 def test_a_table_of_the_example_uncommented_is_the_default(folder: Folder, table: str) -> None:
     shown = uncommented(example())[table]
-    shown.pop("rewrite", None)  # no default, and not available yet
+    shown.pop("rewrite", None)  # no default
     default = folder.load(CAPTURE)
 
     settings = folder.load(tomli_w.dumps({table: shown}) + CAPTURE)

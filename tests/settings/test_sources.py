@@ -155,16 +155,28 @@ def test_one_of_each_fits_in_variables(folder: Folder, table: str, key: str, val
 @pytest.mark.parametrize(
     ("table", "variables"),
     [
-        ("route", {"ROUTE__PROVIDERS": "main"}),
-        ("route", {"ROUTE": '{"providers": ["main"]}'}),
         ("http.key", {"HTTP__KEY__NAME": "shop"}),
-        ("relay.rewrite", {"RELAY__REWRITE__SENDER": "a@*", "RELAY__REWRITE__FROM": "b@example.com"}),
     ],
 )
 def test_tables_that_come_later_are_read_the_same_way(folder: Folder, table: str, variables: dict[str, str]) -> None:
     (problem,) = folder.problems(CAPTURE, **variables)
 
     assert problem.endswith(f"{table}: not available yet in this version; leave it out")
+
+
+def test_one_route_and_one_rewrite_fit_in_the_environment(folder: Folder) -> None:
+    settings = folder.load(
+        CAPTURE,
+        ROUTE__PROVIDERS="capture",
+        ROUTE__SENDER="*@example.com",
+        RELAY__REWRITE__SENDER="a@*",
+        RELAY__REWRITE__FROM="b@example.com",
+    )
+    (route,), (rewrite,) = settings.route, settings.relay.rewrite
+
+    assert (route.providers, route.sender) == (("capture",), "*@example.com")
+    assert (rewrite.sender, rewrite.from_) == ("a@*", "b@example.com")
+    assert folder.load(CAPTURE, ROUTE='{"providers": ["capture"]}').route[0].providers == ("capture",)
 
 
 @pytest.mark.parametrize(

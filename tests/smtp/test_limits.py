@@ -228,18 +228,18 @@ async def test_after_a_defect_of_ours_the_client_hears_451_without_its_text_and_
 ) -> None:
     """aiosmtpd says 500 with the text of the exception, and `503 nested MAIL` to the next message."""
     daemon = await start_daemon(**CAPTURE)
-    parse = daemon.submission._parse
+    parse = daemon.submission._preparation._parse
 
     def broken(raw: bytes) -> Any:
         raise RuntimeError("secret detail")
 
     raw = await Raw.greeted(port_of(daemon))
-    daemon.submission._parse = broken
+    daemon.submission._preparation._parse = broken
     raw.send(WHOLE)
     with structlog.testing.capture_logs() as logs:
         answer = await raw.expect("250 2.1.0", "250 2.1.5", "354", "451 4.3.0")
     assert answer == "451 4.3.0 Local error, try again later"
-    daemon.submission._parse = parse
+    daemon.submission._preparation._parse = parse
     raw.send(WHOLE)
 
     await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
@@ -278,7 +278,7 @@ async def test_eight_bit_content_needs_no_parameter_and_stays(start_daemon: Any)
 async def test_ehlo_tells_what_is_honoured(start_daemon: Any) -> None:
     raw = await Raw.greeted(port_of(await start_daemon(**CAPTURE)))
 
-    words = ["PIPELINING", f"SIZE {25 * 1024**2}", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"]
+    words = ["PIPELINING", f"SIZE {25 * 1024**2}", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN"]
     assert raw.lines == ["bridge.example", *words]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bridge.reply import Reply
 from bridge.smtp.policy import ListenerPolicy, is_allowed
 from bridge.smtp.replies import banner
-from bridge.smtp.syntax import MailCommand, parse_mail, parse_rcpt
+from bridge.smtp.syntax import MailCommand, RcptCommand, parse_mail, parse_rcpt
 
 LONG_LOCAL = "x" * 200
 
@@ -104,7 +104,10 @@ def test_what_is_no_sender_is_refused_with_the_reason(argument: str, reply: str)
     ],
 )
 def test_a_recipient_is_taken_as_it_is_written(argument: str, path: str) -> None:
-    assert rcpt(argument) == path
+    found = rcpt(argument)
+
+    assert isinstance(found, RcptCommand)
+    assert found.address == path
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_what_is_no_recipient_is_refused_with_the_reason(argument: str, reply: s
 
 def test_addresses_of_any_script_need_smtputf8() -> None:
     assert mail("FROM:<ä@bücher.example> SMTPUTF8") == MailCommand(reverse_path="ä@bücher.example", smtputf8=True)
-    assert rcpt("TO:<用户@例子.example>", smtputf8=True) == "用户@例子.example"
+    assert rcpt("TO:<用户@例子.example>", smtputf8=True) == RcptCommand(address="用户@例子.example")
 
 
 @given(st.text(st.characters() | st.sampled_from('<>@"\\ ():.[],'), max_size=60))
@@ -141,7 +144,7 @@ def test_nothing_in_an_argument_raises_and_nothing_accepted_holds_a_control(text
         for answer in (mail(argument), rcpt(argument, smtputf8=True)):
             if isinstance(answer, Reply):
                 continue
-            path = answer.reverse_path if isinstance(answer, MailCommand) else answer
+            path = answer.reverse_path if isinstance(answer, MailCommand) else answer.address
             path.encode()
             assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in path)
 

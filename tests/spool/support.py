@@ -61,6 +61,16 @@ async def record(
     return await spool.record(claimed.message.queue_id, claimed.lease, results, now=now)
 
 
+async def tell_senders(spool: SqliteSpool, now: float = NOW) -> int:
+    """Settle every notice that is pending, as if the senders had been told; how many messages."""
+    told = 0
+    while found := await spool.notices(limit=500):
+        for due in found:
+            await spool.settle_notices(due, now=now)
+        told += len(found)
+    return told
+
+
 async def statuses(spool: SqliteSpool, queue_id: str) -> dict[str, str]:
     row = await spool.show(queue_id)
     return {} if row is None else {one["address"]: one["status"] for one in row["recipients"]}

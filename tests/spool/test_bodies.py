@@ -15,7 +15,7 @@ from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.sqlite import BODY_LOST, SqliteSpool
 from bridge.spool.writer import Operation
 
-from .support import ANN, BOB, BOUNCED, NOW, SENT, OpenSpool, claim, claim_one, message, record, statuses
+from .support import ANN, BOB, BOUNCED, NOW, SENT, OpenSpool, claim, claim_one, message, record, statuses, tell_senders
 
 BIG = os.urandom(20_000)
 
@@ -63,6 +63,7 @@ async def test_pruning_and_dropping_remove_files(spool: SqliteSpool, path: Path)
     await spool.put(dropped)
     await spool.put(failed, results={ANN: BOUNCED})
     await spool.drop([dropped.queue_id], now=NOW)
+    await tell_senders(spool)
     assert await spool.prune(now=NOW + 300) == 2
     await spool.close()
 

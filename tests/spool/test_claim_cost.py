@@ -18,9 +18,14 @@ LEASE = {"owner": "me", "epoch": 1}
 AMONG = ("[]",)
 # name -> (statement, its values, tables that may be scanned: what the statement itself brought)
 STATEMENTS: dict[str, tuple[str, object]] = {
-    "claim": (leases.CLAIM, {**LEASE, "until": 1, "now": 1, "limit": 1, "bytes": 1}),
+    "promote": (leases.PROMOTE, {"now": 1, "limit": 1}),
+    "claim": (leases.CLAIM, {**LEASE, "until": 1, "ids": "[]", "lanes": None, "provider": ""}),
+    "next lane": (leases.NEXT_LANE, ("",)),
+    "next source": (leases.NEXT_SOURCE, ("", "")),
+    "oldest": (leases.OLDEST, ("", "", "", 1)),
+    "sizes": (leases.SIZES, AMONG),
     "held": (leases._HELD_BY.format(rows=placeholders(5, 4)), [1] * 20),
-    "write": (leases._WRITE.format(rows=placeholders(13, 4)), [1] * 52),
+    "write": (leases._WRITE.format(rows=placeholders(15, 4)), [1] * 60),
     "finish": (retention._FINISH, {"now": 1, "keep_failed": 1, "ids": "[]"}),
     "files": (retention._FILES, AMONG),
     "delete bodies": (retention._DELETE_BODIES, AMONG),
@@ -62,11 +67,15 @@ def test_no_table_is_scanned(db: sqlite3.Connection, name: str) -> None:
 
 
 def test_due_rows_are_read_in_order_from_their_index(db: sqlite3.Connection) -> None:
-    sql, values = STATEMENTS["claim"]
-    plan = "\n".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))  # type: ignore[arg-type]
+    def plan(name: str) -> str:
+        sql, values = STATEMENTS[name]
+        return "\n".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))  # type: ignore[arg-type]
 
-    assert "SEARCH recipient USING INDEX recipient_due (next_attempt_at<?)" in plan
-    assert "SEARCH recipient USING PRIMARY KEY (queue_id=?)" in plan
+    assert "SEARCH recipient USING INDEX recipient_due (next_attempt_at<?)" in plan("promote")
+    assert "SEARCH recipient USING INDEX recipient_ready (lane=? AND source=? AND queue_id>?)" in plan("oldest")
+    assert "SEARCH recipient USING INDEX recipient_ready (lane=? AND source>?)" in plan("next source")
+    for name in ("promote", "claim"):
+        assert "SEARCH recipient USING PRIMARY KEY (queue_id=?)" in plan(name)
     db.close()
 
 
@@ -81,7 +90,7 @@ def steps_of_a_claim(db: sqlite3.Connection, epoch: int) -> int:
 
     db.set_progress_handler(count, 10)
     lease = Lease(owner="me", epoch=epoch, until=NOW + 60)
-    assert leases.claim(db, [leases.Claim(lease, NOW, 20)]) == [20]
+    assert leases.Turns().claim(db, [leases.Claim(lease, NOW, 20)]) == [20]
     db.set_progress_handler(None, 0)
     return steps
 
@@ -99,7 +108,7 @@ def test_a_claim_from_a_long_queue_costs_as_much_as_from_a_short_one(db: sqlite3
 def test_leased_rows_never_stand_in_the_way_of_a_claim(db: sqlite3.Connection) -> None:
     fill(db, 5000)
     first = steps_of_a_claim(db, 1)
-    leases.claim(db, [leases.Claim(Lease(owner="me", epoch=2, until=NOW + 60), NOW, 4500)])
+    leases.Turns().claim(db, [leases.Claim(Lease(owner="me", epoch=2, until=NOW + 60), NOW, 4500)])
 
     assert steps_of_a_claim(db, 3) < first * 1.2
     db.close()
@@ -113,8 +122,8 @@ def test_a_claim_is_bounded_in_bytes(db: sqlite3.Connection) -> None:
         insert_messages(db, [entry], retention=keep)
     db.execute("UPDATE message SET size = ?", (leases.CLAIM_BYTES // 2 + 1,))
 
-    taken = leases.claim(db, [leases.Claim(Lease(owner="me", epoch=1, until=NOW + 60), NOW, 5)])
+    taken = leases.Turns().claim(db, [leases.Claim(Lease(owner="me", epoch=1, until=NOW + 60), NOW, 5)])
     assert taken == [2]
     db.execute("UPDATE message SET size = ?", (leases.CLAIM_BYTES * 2,))
-    assert leases.claim(db, [leases.Claim(Lease(owner="me", epoch=2, until=NOW + 60), NOW, 5)]) == [1]
+    assert leases.Turns().claim(db, [leases.Claim(Lease(owner="me", epoch=2, until=NOW + 60), NOW, 5)]) == [1]
     db.close()

@@ -11,7 +11,7 @@ import pytest
 from bridge.spool.base import Claimed
 from bridge.spool.sqlite import SqliteSpool
 
-from .support import ANN, BLOCKED, BOB, BOUNCED, EVE, HELD, LOST, NOW, SENT, deferred, message
+from .support import ANN, BLOCKED, BOB, BOUNCED, EVE, HELD, LOST, NOW, SENT, deferred, message, tell_senders
 
 LEASE_S = 20.0
 FINAL = {"sent", "bounced", "dropped"}
@@ -66,6 +66,7 @@ class World:
         await self.dice.choice([self.spool.hold, self.spool.release])([queue_id], now=self.now)
 
     async def look(self) -> None:
+        await tell_senders(self.spool, self.now)
         for queue_id in self.ids:
             row = await self.spool.show(queue_id)
             assert row

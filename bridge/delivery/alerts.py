@@ -1,0 +1,118 @@
+"""Alerts: what the operator must know, told once when it begins and once when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from bridge import metrics
+from bridge.clock import Clock
+from bridge.mime.trace import iso8601
+from bridge.spool.base import Post, Spool, SpoolError, SpoolFull
+
+log: Any = structlog.get_logger()
+
+REMEMBERED = "alert."  # names in the spool's memory begin so
+AMPLE = 1.1  # times the limit must be free again before it is over
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`kind`: provider_blocked, queue_age or disk. `subject`: which provider, "" where there is only one of it."""
+
+    kind: str
+    subject: str
+    text: str
+    since: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.subject}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRules:
+    """The settings of `[alert]`; 0: never. `queue_age` in seconds, `disk_free` in octets."""
+
+    queue_age: float = 3600.0
+    disk_free: int = 1 << 30
+    webhook: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What there is to be judged. `blocked`: provider -> reason; `oldest`: when the message came that waits longest."""
+
+    now: float
+    blocked: Mapping[str, str]
+    oldest: float | None
+    free: int
+
+
+def judge(facts: Facts, rules: AlertRules, active: Mapping[str, Alert]) -> list[Alert]:
+    """The alerts that hold now."""
+    found = [Alert("provider_blocked", name, reason) for name, reason in sorted(facts.blocked.items())]
+    if rules.queue_age and facts.oldest is not None and facts.now - facts.oldest >= rules.queue_age:
+        minutes = int((facts.now - facts.oldest) // 60)
+        found.append(Alert("queue_age", "", f"the oldest message has waited {minutes} minutes"))
+    limit = rules.disk_free * (AMPLE if "disk:" in active else 1)
+    if rules.disk_free and facts.free < limit:
+        found.append(Alert("disk", "", f"{facts.free >> 20} MiB are free on the spool's disk"))
+    return found
+
+
+class Alerts:
+    """`check` now and then. What is active survives a restart, so that nothing is told twice."""
+
+    def __init__(self, spool: Spool, rules: AlertRules, clock: Clock, posted: Callable[[], None]) -> None:
+        self._spool = spool
+        self._clock = clock
+        self._posted = posted
+        self.rules = rules
+        self.active: dict[str, Alert] = {}
+
+    async def load(self) -> None:
+        """Raises SpoolError."""
+        for name, value in (await self._spool.recall(REMEMBERED)).items():
+            alert = Alert(*orjson.loads(value))
+            self.active[alert.key] = alert
+            metrics.alert.labels(alert.kind, alert.subject).set(1)
+            assert name == REMEMBERED + alert.key
+
+    async def check(self, facts: Facts) -> None:
+        found = {alert.key: alert for alert in judge(facts, self.rules, self.active)}
+        for key in found.keys() - self.active.keys():
+            alert = found[key]
+            await self._tell(Alert(alert.kind, alert.subject, alert.text, facts.now), over=False)
+        for key in self.active.keys() - found.keys():
+            await self._tell(self.active[key], over=True)
+
+    async def _tell(self, alert: Alert, *, over: bool) -> None:
+        """Written before it is told: told once, or with a broken disk not at all but in the log."""
+        now = self._clock.now()
+        value = "" if over else orjson.dumps([alert.kind, alert.subject, alert.text, alert.since]).decode()
+        (self.active.pop(alert.key) if over else self.active.update({alert.key: alert}))
+        metrics.alert.labels(alert.kind, alert.subject).set(0 if over else 1)
+        facts = {"kind": alert.kind, "subject": alert.subject, "text": alert.text}
+        if over:
+            log.info("alert.over", **facts, after_s=round(now - alert.since))
+        else:
+            log.error("alert.raised", **facts)
+        try:
+            await self._spool.remember({REMEMBERED + alert.key: value}, now=now, durable=True)
+            if self.rules.webhook:
+                await self._spool.add_post(_post(alert, over=over, now=now))
+                self._posted()
+        except (SpoolError, SpoolFull) as error:
+            log.error("spool.error", where="alerts", error=str(error))
+
+
+def _post(alert: Alert, *, over: bool, now: float) -> Post:
+    data = {"kind": alert.kind, "subject": alert.subject, "text": alert.text, "since": iso8601(alert.since)}
+    body = {"type": "alert.over" if over else "alert.raised", "timestamp": iso8601(now), "data": data}
+    post_id = f"msg_{alert.kind}_{alert.subject or '-'}_{int(alert.since * 1000)}_{'over' if over else 'raised'}"
+    return Post(id=post_id, target="alert", body=orjson.dumps(body).decode(), created_at=now)

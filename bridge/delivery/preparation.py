@@ -1,0 +1,108 @@
+"""From what a client sent to a message: all that can be said of it without the network (DESIGN 3.10). Blocking, so that a large
+one is prepared in a thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+
+from bridge.clock import Clock
+from bridge.delivery.choice import Dispatchers, Plan
+from bridge.mime.fields import header_exceeds, summary
+from bridge.mime.sameness import fingerprint, is_bulk
+from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
+from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
+from bridge.model import Email, Envelope, Message, Origin
+from bridge.reply import TOO_MANY_HOPS, Reply
+
+log: Any = structlog.get_logger()
+
+HEADER_TOO_LARGE = Reply(554, "5.6.0", "Message header is too large")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings of `[relay]` and what a message may not exceed. Times in seconds."""
+
+    mode: Literal["auto", "queue", "direct"] = "auto"
+    attempt_timeout: float = 10.0
+    lifetime: float = 2 * 86400.0
+    max_hops: int = 50
+    max_header_size: int = 1024 * 1024
+    hostname: str = "localhost"
+    senders: Senders = NO_SENDERS
+    dedupe_window: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A message as it is stored, as it is read, and who may take it."""
+
+    message: Message
+    email: Email
+    plan: Plan
+    fingerprint: bytes = b""  # of what makes it the same as another; empty: it is like no other
+
+
+class Preparation:
+    def __init__(self, dispatchers: Dispatchers, parse: Callable[[bytes], Email], clock: Clock) -> None:
+        self._dispatchers = dispatchers
+        self._parse = parse
+        self._clock = clock
+
+    def __call__(
+        self, rules: Rules, queue_id: str, envelope: Envelope, content: bytes, origin: Origin
+    ) -> Prepared | Reply:
+        """The message, or the refusal that a client hears whatever the mode."""
+        if header_exceeds(content, rules.max_header_size):
+            return HEADER_TOO_LARGE
+        content = normalize_newlines(content)
+        if count_received(content) > rules.max_hops:
+            return TOO_MANY_HOPS
+        now = self._clock.now()
+        same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
+        content, envelope = _with_new_sender(rules, queue_id, content, envelope)
+        raw = _stamp(rules, queue_id, envelope, content, origin, now)
+        email = self._parse(raw)
+        plan = self._dispatchers.accept(queue_id, email, envelope, origin)
+        if not plan.lanes:
+            return next(iter(plan.refused.values()))
+        message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)
+        message = Message(
+            queue_id=queue_id,
+            envelope=envelope,
+            raw=raw,
+            created_at=now,
+            expires_at=now + rules.lifetime,
+            origin=origin,
+            message_id=message_id,
+            subject=subject,
+            source=(origin.user or origin.client) + (" bulk" if is_bulk(email, envelope) else ""),
+        )
+        return Prepared(message=message, email=email, plan=plan, fingerprint=same)
+
+
+def _with_new_sender(rules: Rules, queue_id: str, content: bytes, envelope: Envelope) -> tuple[bytes, Envelope]:
+    """`relay.rewrite` and `relay.from`."""
+    content, reverse_path, old = rewrite_sender(content, envelope.reverse_path, rules.senders)
+    if old or reverse_path != envelope.reverse_path:
+        log.info("message.sender_replaced", queue_id=queue_id, reverse_path=reverse_path, sender=old)
+        envelope = dataclasses.replace(envelope, reverse_path=reverse_path)
+    return content, envelope
+
+
+def _stamp(rules: Rules, queue_id: str, envelope: Envelope, content: bytes, origin: Origin, now: float) -> bytes:
+    hostname = rules.hostname
+    only = envelope.recipients[0] if len(envelope.recipients) == 1 else ""
+    received = received_field(origin, hostname=hostname, queue_id=queue_id, now=now, recipient=only, tls=origin.tls)
+    return stamp(
+        content,
+        received=received,
+        date=rfc5322_date(now),
+        message_id=f"<{queue_id}@{hostname}>",
+    )

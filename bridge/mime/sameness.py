@@ -1,0 +1,47 @@
+"""What makes two mails the same, and what makes a mail one of many."""
+
+from __future__ import annotations
+
+import hashlib
+
+from bridge.mime.fields import header_end, read_fields, skip_mbox_line
+from bridge.model import Email, Envelope, same_recipient_key
+
+BULK_RECIPIENTS = 10  # more are a mailing, not a message to somebody
+_IDENTITY = (b"message-id", b"date", b"subject")
+
+
+def fingerprint(content: bytes, envelope: Envelope) -> bytes:
+    """Equal for the same sender, recipients, Message-ID and body; empty for a mail that cannot be told from a new one.
+
+    Where there is no Message-ID, Date and Subject stand for it; a mail without Message-ID and Date (a printer's) is like no
+    other: two of them may well be two. What comes before the body differs from try to try (Received), so it does not count.
+    """
+    start = skip_mbox_line(content)
+    end = header_end(content, start)
+    known = {name.lower(): value.strip() for name, value in reversed(list(read_fields(content, start, end)))}
+    message_id = known.get(b"message-id", b"")
+    if not message_id and not known.get(b"date"):
+        return b""
+    identity = [message_id] if message_id else [known.get(name, b"") for name in _IDENTITY]
+    recipients = sorted(same_recipient_key(recipient) for recipient in envelope.recipients)
+    words = [envelope.reverse_path, *recipients]
+    parts = [*(word.encode("utf-8", "surrogatepass") for word in words), *identity, content[end:]]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def is_bulk(email: Email, envelope: Envelope) -> bool:
+    """A mailing: by its recipients, or by what it says of itself (RFC 2369, RFC 2919, Precedence)."""
+    if len(envelope.recipients) > BULK_RECIPIENTS:
+        return True
+    for name, value in email.headers:
+        name = name.lower()
+        if name in ("list-unsubscribe", "list-id") or (
+            name == "precedence" and value.strip().lower() in ("bulk", "list", "junk")
+        ):
+            return True
+    return False

@@ -1,0 +1,127 @@
+"""What the daemon remembers beside the mail: values by name, messages it has seen, addresses not to mail, posts to make."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bridge.spool.base import Post
+from bridge.spool.values import insert
+
+POST = ("id", "target", "body", "attempts", "next_attempt_at", "created_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    values: Mapping[str, str]
+    now: float
+
+
+def remember(db: sqlite3.Connection, args: Sequence[Remember]) -> list[None]:
+    """An empty value is forgotten."""
+    for one in args:
+        kept = [(name, value, one.now) for name, value in one.values.items() if value]
+        db.executemany("INSERT OR REPLACE INTO state (name, value, at) VALUES (?, ?, ?)", kept)
+        db.executemany("DELETE FROM state WHERE name = ?", [(n,) for n, value in one.values.items() if not value])
+    return [None] * len(args)
+
+
+def recall(db: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    rows = db.execute("SELECT name, value FROM state WHERE name >= ? AND name < ?", (prefix, prefix + "\U0010ffff"))
+    return {row[0]: row[1] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    fingerprint: bytes
+    reply: str
+    now: float
+
+
+def note_seen(db: sqlite3.Connection, args: Sequence[Seen]) -> list[None]:
+    rows = [(one.fingerprint, one.reply, one.now) for one in args]
+    db.executemany("INSERT OR REPLACE INTO seen (fingerprint, reply, at) VALUES (?, ?, ?)", rows)
+    return [None] * len(args)
+
+
+def find_seen(db: sqlite3.Connection, fingerprint: bytes, since: float) -> str | None:
+    row = db.execute("SELECT reply FROM seen WHERE fingerprint = ? AND at >= ?", (fingerprint, since)).fetchone()
+    return row[0] if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    before: float
+    limit: int
+
+
+def forget(db: sqlite3.Connection, args: Sequence[Forget]) -> list[int]:
+    sql = "DELETE FROM seen WHERE fingerprint IN (SELECT fingerprint FROM seen WHERE at < ? ORDER BY at LIMIT ?)"
+    return [db.execute(sql, (one.before, one.limit)).rowcount for one in args]
+
+
+def insert_posts(db: sqlite3.Connection, posts: Sequence[Post]) -> None:
+    rows = [(one.id, one.target, one.body, one.attempts, one.created_at, one.created_at) for one in posts]
+    insert(db, "post", POST, rows)
+
+
+def add_posts(db: sqlite3.Connection, args: Sequence[Post]) -> list[None]:
+    insert_posts(db, args)
+    return [None] * len(args)
+
+
+def due_posts(db: sqlite3.Connection, now: float, limit: int) -> list[Post]:
+    rows = db.execute("SELECT * FROM post WHERE next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?", (now, limit))
+    return [
+        Post(
+            id=row["id"], target=row["target"], body=row["body"], attempts=row["attempts"], created_at=row["created_at"]
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class PostDone:
+    id: str
+    next_attempt_at: float | None
+
+
+def settle_posts(db: sqlite3.Connection, args: Sequence[PostDone]) -> list[None]:
+    for one in args:
+        if one.next_attempt_at is None:
+            db.execute("DELETE FROM post WHERE id = ?", (one.id,))
+        else:
+            db.execute(
+                "UPDATE post SET attempts = attempts + 1, next_attempt_at = ? WHERE id = ?",
+                (one.next_attempt_at, one.id),
+            )
+    return [None] * len(args)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppress:
+    address: str
+    reason: str
+    provider: str
+    now: float
+
+
+def suppress(db: sqlite3.Connection, args: Sequence[Suppress]) -> list[bool]:
+    sql = "INSERT OR IGNORE INTO suppression (address, reason, provider, created_at) VALUES (?, ?, ?, ?)"
+    return [db.execute(sql, (one.address.lower(), one.reason, one.provider, one.now)).rowcount > 0 for one in args]
+
+
+def unsuppress(db: sqlite3.Connection, args: Sequence[str]) -> list[bool]:
+    sql = "DELETE FROM suppression WHERE address = ?"
+    return [db.execute(sql, (address.lower(),)).rowcount > 0 for address in args]
+
+
+def suppressions(db: sqlite3.Connection) -> dict[str, str]:
+    return {row[0]: row[1] for row in db.execute("SELECT address, reason FROM suppression")}
+
+
+def list_suppressions(db: sqlite3.Connection, limit: int, after: str) -> list[dict[str, object]]:
+    """By address, a page at a time."""
+    rows = db.execute("SELECT * FROM suppression WHERE address > ? ORDER BY address LIMIT ?", (after, limit))
+    return [dict(row) for row in rows]

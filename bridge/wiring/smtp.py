@@ -1,0 +1,59 @@
+"""The SMTP side's values from the settings."""
+
+from __future__ import annotations
+
+import time
+
+from bridge.config.settings import Settings
+from bridge.smtp.auth import User
+from bridge.smtp.policy import Limits, ListenerPolicy
+from bridge.smtp.rates import Rates
+
+
+def users(settings: Settings) -> list[User]:
+    return [
+        User(
+            name=user.name,
+            password_hash=user.password_hash.get_secret_value(),
+            password=user.password.get_secret_value(),
+            senders=user.senders,
+        )
+        for user in settings.user
+    ]
+
+
+def rates(settings: Settings) -> Rates | None:
+    """None when nobody is limited."""
+    per_user = {user.name: user.rate for user in settings.user if user.rate}
+    if not per_user and settings.smtp.rate_per_client is None:
+        return None
+    return Rates(per_user=per_user, per_client=settings.smtp.rate_per_client, clock=time.monotonic)
+
+
+def policy(settings: Settings, index: int) -> ListenerPolicy:
+    listener = settings.smtp.listener[index]
+    return ListenerPolicy(
+        name=listener.name,
+        protocol=listener.protocol,
+        tls=listener.tls,
+        require_tls=listener.require_tls,
+        require_auth=listener.require_auth,
+        allowed_networks=listener.allowed_networks,
+        auth_mechanisms=listener.auth_mechanisms,
+        auth_without_tls=listener.auth_without_tls,
+        bare_newlines=listener.bare_newlines,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    smtp = settings.smtp
+    return Limits(
+        max_message_size=smtp.max_message_size,
+        max_recipients=smtp.max_recipients,
+        max_connections=smtp.max_connections,
+        max_connections_per_client=smtp.max_connections_per_client,
+        max_errors=smtp.max_errors,
+        max_junk_commands=smtp.max_junk_commands,
+        timeout=smtp.timeout,
+        tls_handshake_timeout=smtp.tls_handshake_timeout,
+    )
