@@ -45,8 +45,9 @@ from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 from bridge.submission import Submission
-from bridge.wiring import ProviderError, build_provider, build_providers, delivery
+from bridge.wiring import ProviderError, build_providers, delivery
 from bridge.wiring import smtp as smtp_wiring
+from bridge.wiring.reload import reload
 
 log: Any = structlog.get_logger()
 
@@ -68,10 +69,10 @@ class Daemon:
         self.clock = clock or SystemClock()
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.listeners: list[Listener] = []
-        self._services: list[Service] = []
+        self.services: list[Service] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self.background: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._close = contextlib.AsyncExitStack()
 
@@ -159,7 +160,7 @@ class Daemon:
         deadline = time.monotonic() + self.settings.smtp.shutdown_timeout
         self._close_listeners()
         self.runner.stop()
-        for service in self._services:
+        for service in self.services:
             service.stopping = True
         for session in tuple(self.connections.sessions):
             session.stop()
@@ -213,7 +214,7 @@ class Daemon:
             )
             bound = Listener(str(listener.address), service)
             self.listeners.append(bound)
-            self._services.append(service)
+            self.services.append(service)
             bound.bind()
 
     def _tls_context(self, minimum: str) -> ssl.SSLContext:
@@ -246,7 +247,7 @@ class Daemon:
             degrade=settings.relay.degrade,
             mark=delivery.mark(settings),
         )
-        self.suppressions = Suppressions(spool, clock, _suppressing(settings))
+        self.suppressions = Suppressions(spool, clock, delivery.suppressing(settings))
         self.recorder = Recorder(
             spool,
             delivery.retry(settings),
@@ -263,7 +264,7 @@ class Daemon:
             clock=clock,
             owner=self.owner,
         )
-        self._listen_to(self.dispatchers.all)
+        self.listen_to(self.dispatchers.all)
         self.submission = Submission(
             spool=spool,
             dispatchers=self.dispatchers,
@@ -299,7 +300,7 @@ class Daemon:
             dedupe_window=settings.relay.dedupe_window,
         )
 
-    def _listen_to(self, dispatchers: Iterable[Dispatcher]) -> None:
+    def listen_to(self, dispatchers: Iterable[Dispatcher]) -> None:
         for one in dispatchers:
             one.on_change = self.runner.changed
             one.on_refused = self.suppressions.note
@@ -314,8 +315,8 @@ class Daemon:
 
     def _reload_soon(self) -> None:
         task = asyncio.create_task(self._reload_safely(), name="reload")
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     async def _reload_safely(self) -> None:
         """Mistakes in the new settings are told, and the ones that hold go on."""
@@ -332,68 +333,13 @@ class Daemon:
                 log.error("daemon.reload_refused", text=str(error))
 
     async def reload(self, settings: Settings) -> None:
-        """Users, providers, routes and rules from now on by these settings; what needs a restart is named.
-
-        Raises ProviderError, and then nothing has changed. A provider whose own settings are the same goes on as it is, but is
-        tried at once if it was left alone.
-        """
-        before, now = self.settings, self.clock.now()
-        kept = {old.name: (old, one) for old, one in zip(before.provider, self.dispatchers.all, strict=True)}
-        same_breaker = before.breaker == settings.breaker
-        dispatchers, gone = [], dict(kept)
-        for chosen in settings.provider:
-            old, one = kept.get(chosen.name, (None, None))
-            if one is not None and old == chosen and same_breaker:
-                one.breaker.hurry()
-                del gone[chosen.name]
-            else:
-                one = delivery.dispatcher(chosen, build_provider(chosen, settings), settings, self.clock)
-                if chosen.name in kept:
-                    one.limiter.counted = kept[chosen.name][1].limiter.counted
-            dispatchers.append(one)
-        self.settings = settings
-        self.suppressions.names = _suppressing(settings)
-        self._listen_to(dispatchers)
-        self.dispatchers.reload(
-            dispatchers,
-            routes=delivery.routes(settings),
-            degrade=settings.relay.degrade,
-            mark=delivery.mark(settings),
-        )
-        self.recorder.retry, self.recorder.timeout = delivery.retry(settings), self.dispatchers.timeout
-        self.submission.rules = delivery.rules(settings)
-        self.housekeeping.dedupe_window = settings.relay.dedupe_window
-        self.bounces.rules = delivery.bounce_rules(settings)
-        self.alerts.rules = delivery.alert_rules(settings)
-        self.posts.targets = delivery.targets(settings)
-        self.auth.replace(smtp_wiring.users(settings))
-        rates = smtp_wiring.rates(settings)
-        for service in self._services:
-            service.rates = rates
-        for _, one in gone.values():
-            await self._retire(one, now)
-        self.runner.hurry()
-        log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
-
-    async def _retire(self, one: Dispatcher, now: float) -> None:
-        """What it deferred is due for whoever comes after it; its running attempts come to their end."""
-        self.standing.retire(one)
-        one.on_change = lambda dispatcher, change: None
-        if not one.breaker.closed:
-            await self.runner.release(one, now)
-
-        async def close() -> None:
-            await one.drain(one.provider.policy.timeout + 5)
-            await one.provider.aclose()
-
-        task = asyncio.create_task(close(), name=f"retire {one.provider.name}")
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        """See `wiring.reload`. Raises ProviderError, and then nothing has changed."""
+        await reload(self, settings)
 
     async def _close_providers(self) -> None:
-        for task in tuple(self._reloads):
+        for task in tuple(self.background):
             task.cancel()
-        await asyncio.gather(*self._reloads, return_exceptions=True)
+        await asyncio.gather(*self.background, return_exceptions=True)
         current = [one.provider for one in self.dispatchers.all] if hasattr(self, "dispatchers") else self.providers
         for provider in current:
             await provider.aclose()
@@ -405,16 +351,3 @@ class Daemon:
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
-
-
-def _suppressing(settings: Settings) -> frozenset[str]:
-    return frozenset(provider.name for provider in settings.provider if provider.suppress)
-
-
-def _needs_restart(before: Settings, after: Settings) -> list[str]:
-    """The tables that are read at a start only."""
-    users_aside = after.smtp.model_copy(update={"rate_per_client": before.smtp.rate_per_client})
-    tables = [
-        name for name in ("tls", "spool", "http", "workers", "log") if getattr(before, name) != getattr(after, name)
-    ]
-    return tables + (["smtp"] if users_aside != before.smtp else [])

@@ -80,7 +80,7 @@ class Alerts:
         for name, value in (await self._spool.recall(REMEMBERED)).items():
             alert = Alert(*orjson.loads(value))
             self.active[alert.key] = alert
-            metrics.alert.labels(alert.kind, alert.subject).set(1)
+            metrics.alert.set(1, alert.kind, alert.subject)
             assert name == REMEMBERED + alert.key
 
     async def check(self, facts: Facts) -> None:
@@ -96,7 +96,7 @@ class Alerts:
         now = self._clock.now()
         value = "" if over else orjson.dumps([alert.kind, alert.subject, alert.text, alert.since]).decode()
         (self.active.pop(alert.key) if over else self.active.update({alert.key: alert}))
-        metrics.alert.labels(alert.kind, alert.subject).set(0 if over else 1)
+        metrics.alert.set(0 if over else 1, alert.kind, alert.subject)
         facts = {"kind": alert.kind, "subject": alert.subject, "text": alert.text}
         if over:
             log.info("alert.over", **facts, after_s=round(now - alert.since))

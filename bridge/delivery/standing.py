@@ -82,7 +82,7 @@ class Standing:
 
 def _of(one: Dispatcher) -> dict[str, Any]:
     breaker, limiter = one.breaker, one.limiter
-    metrics.breaker_state.labels(one.provider.name).set(0 if breaker.closed else 1)
+    metrics.breaker_open.set(0 if breaker.closed else 1, one.provider.name)
     return {
         "name": one.provider.name,
         "kind": one.provider.kind,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
-from bridge.providers.transport import CoreTransport
-from bridge.providers.trust import proxy_url
+    from bridge.providers.transport import CoreTransport
 
 TIMEOUT_S = 20.0
 
@@ -21,6 +22,8 @@ class Poster:
         self._transports: dict[str, CoreTransport] = {}
 
     async def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int | None, str]:
+        import httpx  # loaded when there is something to post: a daemon that only captures needs none of it
+
         request = httpx.Request("POST", url, headers={**headers, "User-Agent": "smtp-rest-bridge"}, content=body)
         request.extensions = {"timeout": {"pool": None, "connect": None, "read": None, "write": None}}
         try:
@@ -31,6 +34,9 @@ class Poster:
         return response.status_code, ""
 
     def _transport(self, url: httpx.URL) -> CoreTransport:
+        from bridge.providers.transport import CoreTransport
+        from bridge.providers.trust import proxy_url
+
         origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
         if origin not in self._transports:
             self._transports[origin] = CoreTransport(max_connections=2, proxy=proxy_url("", url.scheme, url.host))

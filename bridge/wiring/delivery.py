@@ -137,3 +137,8 @@ def targets(settings: Settings) -> dict[str, Target]:
         if url:
             found[kind] = Target(url, webhook_key(secret) if secret else b"")
     return found
+
+
+def suppressing(settings: Settings) -> frozenset[str]:
+    """The providers whose refusals are kept."""
+    return frozenset(provider.name for provider in settings.provider if provider.suppress)

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import structlog
 
+from bridge import metrics
 from bridge.config.load import load_settings
 from bridge.sandbox import Failure, Sandbox
 from tests.conftest import environment
@@ -391,11 +392,13 @@ async def test_an_alert_is_told_once_when_it_begins_and_once_when_it_is_over(
             for _ in range(3):
                 await client.send()
                 await daemon.housekeeping.look()
+            assert metrics.alert.values["provider_blocked", "rest"] == 1
             sandbox.recover()
             await eventually(lambda: daemon.dispatchers.first.breaker.closed)
             await daemon.housekeeping.look()
             await daemon.housekeeping.look()
         await eventually(lambda: len(hook.requests) == 2)
+        assert metrics.alert.values["provider_blocked", "rest"] == 0
 
     events = [orjson.loads(body) for _, body in hook.requests]
     assert sorted(event["type"] for event in events) == ["alert.over", "alert.raised"]

@@ -1,0 +1,93 @@
+"""Other settings for a daemon that runs (SIGHUP): users, providers, routes and rules hold from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from bridge.config.settings import Settings
+from bridge.delivery.dispatcher import Dispatcher
+from bridge.wiring import delivery, smtp
+from bridge.wiring.providers import build_provider
+
+if TYPE_CHECKING:
+    from bridge.daemon import Daemon
+
+log: Any = structlog.get_logger()
+
+AT_A_START = ("tls", "spool", "http", "workers", "log")  # tables that are read at no other time
+LAST_WORDS_S = 5.0  # beyond a provider's time-out, for attempts to record what came of them
+
+
+async def reload(daemon: Daemon, settings: Settings) -> None:
+    """Raises ProviderError, and then nothing has changed. What needs a restart is named in the log.
+
+    A provider whose own settings are the same goes on as it is, but is tried at once if it was left alone.
+    """
+    before = daemon.settings
+    dispatchers, gone = _dispatchers(daemon, settings)
+    daemon.settings = settings
+    daemon.suppressions.names = delivery.suppressing(settings)
+    daemon.listen_to(dispatchers)
+    daemon.dispatchers.reload(
+        dispatchers,
+        routes=delivery.routes(settings),
+        degrade=settings.relay.degrade,
+        mark=delivery.mark(settings),
+    )
+    daemon.recorder.retry, daemon.recorder.timeout = delivery.retry(settings), daemon.dispatchers.timeout
+    daemon.submission.rules = delivery.rules(settings)
+    daemon.housekeeping.dedupe_window = settings.relay.dedupe_window
+    daemon.bounces.rules = delivery.bounce_rules(settings)
+    daemon.alerts.rules = delivery.alert_rules(settings)
+    daemon.posts.targets = delivery.targets(settings)
+    daemon.auth.replace(smtp.users(settings))
+    rates = smtp.rates(settings)
+    for service in daemon.services:
+        service.rates = rates
+    for one in gone:
+        await _retire(daemon, one)
+    daemon.runner.hurry()
+    log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
+
+
+def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatcher], list[Dispatcher]]:
+    """Those from now on, and those that are no longer used."""
+    before = daemon.settings
+    running = {old.name: (old, one) for old, one in zip(before.provider, daemon.dispatchers.all, strict=True)}
+    found: list[Dispatcher] = []
+    for chosen in settings.provider:
+        old, one = running.get(chosen.name, (None, None))
+        if one is None or old != chosen or before.breaker != settings.breaker:
+            made = delivery.dispatcher(chosen, build_provider(chosen, settings), settings, daemon.clock)
+            if one is not None:
+                made.limiter.counted = one.limiter.counted
+            one = made
+        else:
+            one.breaker.hurry()
+        found.append(one)
+    return found, [one for _, one in running.values() if one not in found]
+
+
+async def _retire(daemon: Daemon, one: Dispatcher) -> None:
+    """What it deferred is due for whoever comes after it; its running attempts come to their end."""
+    daemon.standing.retire(one)
+    one.on_change = lambda dispatcher, change: None
+    if not one.breaker.closed:
+        await daemon.runner.release(one, daemon.clock.now())
+
+    async def close() -> None:
+        await one.drain(one.provider.policy.timeout + LAST_WORDS_S)
+        await one.provider.aclose()
+
+    task = asyncio.create_task(close(), name=f"retire {one.provider.name}")
+    daemon.background.add(task)
+    task.add_done_callback(daemon.background.discard)
+
+
+def _needs_restart(before: Settings, after: Settings) -> list[str]:
+    tables = [name for name in AT_A_START if getattr(before, name) != getattr(after, name)]
+    same_rate = after.smtp.model_copy(update={"rate_per_client": before.smtp.rate_per_client})
+    return tables + (["smtp"] if same_rate != before.smtp else [])
