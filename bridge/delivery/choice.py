@@ -13,7 +13,7 @@ from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.lanes import Lane
 from bridge.delivery.routing import NO_ROUTE, Route, Routes
 from bridge.model import Email, Envelope, Message, Origin
-from bridge.providers.base import Unfit
+from bridge.providers.base import Provider, Unfit
 from bridge.reply import Reply
 from bridge.spool.base import ClaimedRecipient
 
@@ -180,6 +180,14 @@ class Dispatchers:
         if lane.bound:
             return lane.names[0] in self._by_name
         return lane.mark == self._mark and all(name in self._by_name for name in lane.names)
+
+    def tell_failover(self, message: Message, email: Email, lane: Lane, provider: Provider) -> None:
+        """Another than the first of its lane takes it; what is mended for that one was not told at DATA."""
+        if lane.bound or lane.names[0] == provider.name:
+            return
+        log.info("message.failover", queue_id=message.queue_id, provider=provider.name, passed_over=lane.names[0])
+        if repairs := provider.repairs(email, message.envelope):
+            log.info("message.repaired", queue_id=message.queue_id, provider=provider.name, repairs=repairs)
 
     # --- who is there
 

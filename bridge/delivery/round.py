@@ -44,6 +44,7 @@ class Round:
         dispatcher = only or self._dispatchers.ready_for(lane, self._clock.now())
         if dispatcher is None:
             return None
+        self._dispatchers.tell_failover(self._message, self._email, lane, dispatcher.provider)
         attempt = dispatcher.begin(self._message, self._email, [recipients], waited=True, number=len(self.attempts) + 1)
         self.attempts.append(attempt)
         return attempt

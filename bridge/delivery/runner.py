@@ -285,7 +285,8 @@ class Runner:
             rest = [recipient for recipient in item.recipients if recipient.address not in settled]
             if not rest:
                 return
-            self._tell_if_not_first(item, email, rest, dispatcher)
+            if lane := self._lane(rest[0]):
+                self._dispatchers.tell_failover(item.message, email, lane, dispatcher.provider)
             attempt = self._begin(item, email, dispatcher, rest)
             await self._recorder.follow(queue_id, item.lease, attempt)
             await self._record(item, attempt, by_address)
@@ -335,17 +336,6 @@ class Runner:
             return held
         refused = Result(status="bounced", reply=unfit.reply, fault=Fault.MESSAGE, provider=judge.name)
         return held | {r.address: refused for r in bound}
-
-    def _tell_if_not_first(
-        self, item: Claimed, email: Email, recipients: Sequence[ClaimedRecipient], dispatcher: Dispatcher
-    ) -> None:
-        """What is mended for a provider that takes over was not told at DATA."""
-        lane, provider = self._lane(recipients[0]), dispatcher.provider
-        if lane is None or lane.bound or lane.names[0] == provider.name:
-            return
-        log.info("message.failover", queue_id=item.message.queue_id, provider=provider.name, passed_over=lane.names[0])
-        if repairs := provider.repairs(email, item.message.envelope):
-            log.info("message.repaired", queue_id=item.message.queue_id, provider=provider.name, repairs=repairs)
 
     # --- mail that was put under other settings
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+import pytest
 import structlog
 
 from bridge.delivery.breaker import BreakerPolicy
@@ -14,11 +16,16 @@ from bridge.delivery.ratelimit import LimitPolicy
 from bridge.delivery.retry import RetryPolicy
 from bridge.mime.parse import parse
 from bridge.model import Outcome
+from bridge.providers.base import Policy
+from bridge.providers.http import transport_for
+from bridge.providers.rest import RestProvider, RestSettings
+from bridge.sandbox import Sandbox
 from bridge.units import parse_rate
 from tests.delivery.conftest import BAD_KEY, BUSY, SENT, Bench, ScriptedProvider, every_line
 
 Make = Any
 HOUR = 3600.0
+KEY = "sandbox-secret-key"
 
 
 class Timed(ScriptedProvider):
@@ -34,6 +41,46 @@ class Timed(ScriptedProvider):
         now = self.clock.now()
         self.at += [(now, recipient) for recipient in recipients]
         return dict.fromkeys(recipients, self.answer_at(now))
+
+
+class Http(RestProvider):
+    """The sandbox over real HTTP, failing as `answer(now)` has it: BUSY is a 503, BAD_KEY a 401. `at`: as in `Timed`."""
+
+    FAILURES: ClassVar = {id(BUSY): "503", id(BAD_KEY): "401"}
+
+    def __init__(self, sandbox: Sandbox, clock: Any, answer: Any, *, concurrency: int) -> None:
+        settings = RestSettings(url=f"{sandbox.url}/send-email", auth="bearer", token=KEY)
+        policy = Policy(concurrency=concurrency)
+        super().__init__("http", policy, settings, transport=transport_for(settings.url, policy))
+        self.sandbox, self.clock, self.answer_at = sandbox, clock, answer
+        self.at: list[tuple[float, str]] = []
+        self.failing = ""
+
+    async def send(self, email: Any, addressing: Any, **named: Any) -> Any:
+        now = self.clock.now()
+        self.at += [(now, recipient) for recipient in addressing.recipients]
+        failure = self.FAILURES.get(id(self.answer_at(now)), "")
+        if failure != self.failing:
+            self.failing = failure
+            self.sandbox.recover()
+            if failure:
+                self.sandbox.fail(failure)
+        return await super().send(email, addressing, **named)
+
+
+@pytest.fixture
+async def api(clock: Any) -> AsyncIterator[Any]:
+    """`api(answer, concurrency=...)` -> an Http."""
+    made: list[Http] = []
+    async with Sandbox(key=KEY) as sandbox:
+
+        def make(answer: Any, *, concurrency: int) -> Http:
+            made.append(Http(sandbox, clock, answer, concurrency=concurrency))
+            return made[-1]
+
+        yield make
+        for one in made:
+            await one.aclose()
 
 
 async def fill(one: Bench, count: int, *, source: str = "app", prefix: str = "r") -> list[str]:
@@ -55,10 +102,10 @@ async def step(one: Bench, seconds: float, times: int) -> None:
 
 
 async def test_six_hours_of_outage_cost_a_few_attempts_and_the_queue_drains_in_order_at_the_rate(
-    bench: Make, clock: Any
+    bench: Make, clock: Any, api: Any
 ) -> None:
     end = clock.now() + 6 * HOUR
-    provider = Timed(clock, lambda now: BUSY if now < end else SENT, concurrency=10)
+    provider = api(lambda now: BUSY if now < end else SENT, concurrency=10)
     with every_line() as lines:
         one = bench(
             providers=[provider],
@@ -97,10 +144,10 @@ async def test_six_hours_of_outage_cost_a_few_attempts_and_the_queue_drains_in_o
 
 
 async def test_a_wrong_key_for_three_days_bounces_nothing_and_all_is_sent_when_it_is_right_again(
-    bench: Make, clock: Any
+    bench: Make, clock: Any, api: Any
 ) -> None:
     end = clock.now() + 3 * 86400
-    provider = Timed(clock, lambda now: BAD_KEY if now < end else SENT, concurrency=2)
+    provider = api(lambda now: BAD_KEY if now < end else SENT, concurrency=2)
     with structlog.testing.capture_logs() as lines:
         one = bench(providers=[provider], breaker=BreakerPolicy(), retry=RetryPolicy())
         sent_to = await fill(one, 50)
@@ -175,8 +222,8 @@ async def test_a_storm_of_429s_slows_it_down_and_loses_nothing(bench: Make, cloc
     assert one.dispatcher.breaker.closed
 
 
-async def test_one_users_run_does_not_delay_anothers_password_reset(bench: Make, clock: Any) -> None:
-    provider = Timed(clock, lambda now: SENT, concurrency=4)
+async def test_one_users_run_does_not_delay_anothers_password_reset(bench: Make, clock: Any, api: Any) -> None:
+    provider = api(lambda now: SENT, concurrency=4)
     with structlog.testing.capture_logs():
         one = bench(providers=[provider], limits=LimitPolicy(rate=parse_rate("10/s")))
         await fill(one, 5000, source="newsletter", prefix="n")
@@ -193,8 +240,8 @@ async def test_one_users_run_does_not_delay_anothers_password_reset(bench: Make,
     assert place - before <= 12
 
 
-async def test_two_users_under_load_share_alike(bench: Make, clock: Any) -> None:
-    provider = Timed(clock, lambda now: SENT, concurrency=4)
+async def test_two_users_under_load_share_alike(bench: Make, clock: Any, api: Any) -> None:
+    provider = api(lambda now: SENT, concurrency=4)
     with structlog.testing.capture_logs():
         one = bench(providers=[provider], limits=LimitPolicy(rate=parse_rate("20/s")))
         await fill(one, 2000, source="big", prefix="big")

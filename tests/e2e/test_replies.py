@@ -102,6 +102,35 @@ async def test_queue_mode_answers_at_once_and_the_rest_is_in_the_queue(
         await eventually(lambda: _all_sent(daemon))
 
 
+@pytest.mark.parametrize("case", TABLE, ids=str)
+async def test_queue_mode_answers_250_and_the_queue_shows_the_table(
+    case: str, sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    failure, reply, status = TABLE[case]
+    daemon = await start_daemon(
+        **rest(
+            sandbox.url,
+            SMTP_BRIDGE_RELAY__MODE="queue",
+            SMTP_BRIDGE_PROVIDER__MAX_UNKNOWN="1000",
+            SMTP_BRIDGE_BOUNCE__FROM="off",
+        )
+    )
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail(failure)
+
+    assert (await client.send()).startswith("250 2.0.0 Ok: queued as ")
+
+    async def shown() -> bool:
+        (row,) = await daemon.spool.list_messages()
+        (one,) = row["recipients"]
+        return f"{one['code']} {one['enhanced']}" == reply and one["status"] == (status or "bounced")
+
+    await eventually(shown)
+    if status:
+        sandbox.recover()
+        await eventually(lambda: _all_sent(daemon))
+
+
 async def _all_sent(daemon: Any) -> bool:
     return set((await statuses(daemon)).values()) == {"sent"}
 
