@@ -22,6 +22,7 @@ check: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.bench.spool_depth
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -331,6 +331,8 @@ class Daemon:
                     log.error("daemon.reload_refused", text=str(problem))
             except (ProviderError, SpoolError, SpoolFull) as error:
                 log.error("daemon.reload_refused", text=str(error))
+            except Exception:
+                log.exception("daemon.reload_failed")
 
     async def reload(self, settings: Settings) -> None:
         """See `wiring.reload`. Raises ProviderError, and then nothing has changed."""

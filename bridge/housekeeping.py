@@ -79,8 +79,11 @@ class Housekeeping:
 
     async def look(self) -> None:
         blocked = {one.provider.name: one.breaker.reason for one in self._dispatchers.all if one.breaker.blocked}
+        untried = {one.provider.name for one in self._dispatchers.all if not (one.sent or one.bounced or one.deferred)}
         oldest, free = await self._spool.oldest_waiting(), await self._spool.free_bytes()
-        await self._alerts.check(Facts(now=self._clock.now(), blocked=blocked, oldest=oldest, free=free))
+        await self._alerts.check(
+            Facts(now=self._clock.now(), blocked=blocked, untried=frozenset(untried), oldest=oldest, free=free)
+        )
 
     async def stand(self) -> None:
         await self._standing.keep(self._alerts.active)

@@ -52,6 +52,14 @@ def same_recipient_key(address: str) -> str:
     return f"{local}@{domain.lower()}" if domain else local
 
 
+def mailbox_key(address: str) -> str:
+    """Equal for what is the same mailbox in practice: without case, needless quotes and the dot that ends a domain."""
+    local, domain = split_address(address)
+    if len(local) > 1 and local[0] == local[-1] == '"':
+        local = re.sub(r"\\(.)", r"\1", local[1:-1])
+    return f"{local}@{domain.rstrip('.')}".lower()
+
+
 def merge_recipients(addresses: Iterable[str]) -> tuple[str, ...]:
     """Equal recipients merged, the first spelling kept, order kept; `Ann@x` and `ann@x` stay two."""
     merged: dict[str, str] = {}
@@ -106,6 +114,11 @@ class Envelope:
     def wish(self, recipient: str) -> Wish:
         return self.wishes.get(recipient, NO_WISH)
 
+    @property
+    def wants_success(self) -> bool:
+        """Whether the sender is to be told of what was sent, of some recipient at least."""
+        return any(wish.wants("SUCCESS") for wish in self.wishes.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -149,6 +162,7 @@ class Outcome:
     provider_message_id: str = ""
     retry_after: float | None = None  # seconds the provider asked us to wait
     quota: bool = False  # a used-up quota may wait up to a day, other waits up to retry.maximum
+    passed_on: bool = False  # the next system was asked to tell the sender what it wants to be told (RFC 3461 5.2.1)
     keyless: bool = (
         False  # unknown, and another attempt would carry a key the provider does not know: it may mail twice
     )
@@ -208,6 +222,7 @@ class Addressing:
     to: tuple[Mailbox, ...]
     cc: tuple[Mailbox, ...] = ()
     bcc: tuple[str, ...] = ()
+    envelope: Envelope | None = None  # of the message, for what only SMTP can pass on
 
     @property
     def recipients(self) -> tuple[str, ...]:

@@ -129,7 +129,9 @@ class Submission:
                 answer = Answer(reply=prepared)
             else:
                 deliver = functools.partial(self._deliver, prepared, peer, by_recipient)
-                answer = await self._duplicates.once(prepared, deliver, window=self.rules.dedupe_window)
+                answer = await self._duplicates.once(
+                    prepared, deliver, window=self.rules.dedupe_window, whole=by_recipient
+                )
         except SpoolFull:
             answer = Answer(reply=SPOOL_FULL)
         except SpoolError as error:
@@ -213,7 +215,7 @@ class Submission:
         except (SpoolFull, SpoolError):  # nowhere to leave it: the provider may still take it
             await attempts.wait()
             return await self._verdict(message, plan, attempts, peer, by_recipient)
-        self._recorder.tell(message.queue_id, results)
+        self._recorder.tell(message.queue_id, results, wished=message.envelope.wants_success)
         self._waits_in(attempts.lanes.values())
         for attempt in dict.fromkeys(running.values()):
             # Those that were left: of some of them the result may have come during the commit.
@@ -226,7 +228,7 @@ class Submission:
     ) -> None:
         await self._recorder.follow(message.queue_id, lease, attempt)
         results = {a: r for a, r in self._of(attempts, attempt).items() if a in pending}
-        await self._recorder.record(message.queue_id, lease, results)
+        await self._recorder.record(message.queue_id, lease, results, wished=message.envelope.wants_success)
         untried = [a for a in pending if a not in results]
         if untried:  # a call that waited for its turn and was not begun
             later = Result(status="deferred", reply=NO_SLOT.reply, fault=Fault.PROVIDER, at=self._clock.now())
@@ -266,7 +268,7 @@ class Submission:
         if keep:
             final = keep
             keep = await self._put_rest(message, keep, attempts.lanes, by_recipient)
-            self._recorder.tell(message.queue_id, final)
+            self._recorder.tell(message.queue_id, final, wished=wanted)
         if not keep:
             await self._history(message, verdict.only_sent(results))
         return verdict.answer(message.queue_id, results, keep)
@@ -279,8 +281,8 @@ class Submission:
         try:
             await self._spool.put(_only_to(message, keep), results=_decided(keep), lanes=texts)
         except (SpoolFull, SpoolError) as error:
-            await self._history(message, verdict.only_sent(keep))
             if not by_recipient and any(result.status in verdict.OPEN for result in keep.values()):
+                await self._history(message, verdict.only_sent(keep))
                 raise
             # Nothing is open, or who is open hears it: a 4xx for all would only mail those again that were sent.
             log.error("spool.error", queue_id=message.queue_id, error=str(error))

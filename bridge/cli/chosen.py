@@ -64,7 +64,7 @@ SinceOption = Annotated[
         metavar="DURATION",
         parser=duration,
         show_default=False,
-        help='Messages that came within this time, as in "2h".',
+        help='Messages that came, or came to their end, within this time, as in "2h".',
     ),
 ]
 
@@ -104,8 +104,6 @@ async def pages(
     while page := await spool.list_messages(status=wanted.status, limit=size, before=before):
         yield len(page), [row for row in page if wanted.plain or wanted.takes(dict(row))]
         before = page[-1]["queue_id"]
-        if page[-1]["created_at"] < wanted.since:
-            return
 
 
 async def first(spool: SqliteSpool, wanted: Filter, *, limit: int, before: str = "") -> list[Mapping[str, Any]]:

@@ -32,6 +32,7 @@ from bridge.config.types import (
     Pattern,
     PositiveDuration,
     RequiredMailbox,
+    RequiredPattern,
     Secret,
     SecretUrl,
     SenderMailbox,
@@ -48,7 +49,7 @@ SPOOL_FILE = "spool.db"
 class Rewrite(Section):
     table: ClassVar[str] = "relay.rewrite"
 
-    sender: Pattern = Field(description="Whose mail: a pattern of the sender's address.", examples=["root@*"])
+    sender: RequiredPattern = Field(description="Whose mail: a pattern of the sender's address.", examples=["root@*"])
     from_: RequiredMailbox = Field(
         alias="from",
         description="What it gets instead, in the header and in the envelope; the old address goes to Reply-To, unless "
@@ -226,6 +227,10 @@ class Bounce(Section):
         default=SecretStr(""),
         description='The key of its signature, "whsec_" and base64 (Standard Webhooks). Empty: it is not signed.',
     )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.from_ == "off" and self.postmaster:
+            yield "postmaster", 'gets nothing with from = "off"; leave it empty'
 
 
 class Alert(Section):

@@ -260,7 +260,12 @@ def _required(text: str) -> str:
 
 
 def _check_bounce_from(text: str) -> str:
-    return text if text == "off" else _check_mailbox(text)
+    if text == "off":
+        return text
+    try:
+        return _check_mailbox(text)
+    except ValueError as error:
+        raise ValueError(f'{error}; or write "off"') from None
 
 
 def _check_webhook(secret: SecretStr) -> SecretStr:
@@ -269,6 +274,8 @@ def _check_webhook(secret: SecretStr) -> SecretStr:
         parts = split_url(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError("is http:// to another machine; use https://")
+        if parts.username is not None or parts.fragment:
+            raise ValueError("holds a login or a #fragment, which are never sent")
     return secret
 
 
@@ -293,6 +300,7 @@ Hostname = Annotated[str, AfterValidator(_check_hostname)]
 Name = Annotated[str, AfterValidator(_check_name)]
 MaybeName = Annotated[str, AfterValidator(lambda name: _check_name(name) if name else "")]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
+RequiredPattern = Annotated[str, AfterValidator(_check_pattern), AfterValidator(_required)]
 SenderMailbox = Annotated[str, AfterValidator(_check_mailbox)]
 RequiredMailbox = Annotated[str, AfterValidator(_check_mailbox), AfterValidator(_required)]
 BounceFrom = Annotated[str, AfterValidator(_check_bounce_from)]

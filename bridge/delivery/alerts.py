@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +46,12 @@ class AlertRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What there is to be judged. `blocked`: provider -> reason; `oldest`: when the message came that waits longest."""
+    """What there is to be judged. `blocked`: provider -> reason; `untried`: those of which nothing is known yet; `oldest`: when
+    the message came that waits longest."""
 
     now: float
     blocked: Mapping[str, str]
+    untried: frozenset[str] = frozenset()
     oldest: float | None
     free: int
 
@@ -72,6 +75,7 @@ class Alerts:
         self._spool = spool
         self._clock = clock
         self._posted = posted
+        self._checking = asyncio.Lock()
         self.rules = rules
         self.active: dict[str, Alert] = {}
 
@@ -84,31 +88,42 @@ class Alerts:
             assert name == REMEMBERED + alert.key
 
     async def check(self, facts: Facts) -> None:
+        """One at a time, or two looks at once would tell the same twice."""
+        async with self._checking:
+            await self._check(facts)
+
+    async def _check(self, facts: Facts) -> None:
         found = {alert.key: alert for alert in judge(facts, self.rules, self.active)}
         for key in found.keys() - self.active.keys():
             alert = found[key]
             await self._tell(Alert(alert.kind, alert.subject, alert.text, facts.now), over=False)
         for key in self.active.keys() - found.keys():
-            await self._tell(self.active[key], over=True)
+            alert = self.active[key]
+            if alert.kind == "provider_blocked" and alert.subject in facts.untried:
+                continue  # a start is no answer of the provider's: the episode is not over
+            await self._tell(alert, over=True)
 
     async def _tell(self, alert: Alert, *, over: bool) -> None:
-        """Written before it is told: told once, or with a broken disk not at all but in the log."""
+        """Written with its post before it is told: what cannot be written is told at the next check."""
         now = self._clock.now()
         value = "" if over else orjson.dumps([alert.kind, alert.subject, alert.text, alert.since]).decode()
-        (self.active.pop(alert.key) if over else self.active.update({alert.key: alert}))
+        posts = [_post(alert, over=over, now=now)] if self.rules.webhook else []
+        try:
+            await self._spool.remember({REMEMBERED + alert.key: value}, now=now, durable=True, posts=posts)
+        except (SpoolError, SpoolFull) as error:
+            log.error("spool.error", where="alerts", error=str(error))
+            return
+        if over:
+            del self.active[alert.key]
+        else:
+            self.active[alert.key] = alert
         metrics.alert.set(0 if over else 1, alert.kind, alert.subject)
         facts = {"kind": alert.kind, "subject": alert.subject, "text": alert.text}
         if over:
             log.info("alert.over", **facts, after_s=round(now - alert.since))
         else:
             log.error("alert.raised", **facts)
-        try:
-            await self._spool.remember({REMEMBERED + alert.key: value}, now=now, durable=True)
-            if self.rules.webhook:
-                await self._spool.add_post(_post(alert, over=over, now=now))
-                self._posted()
-        except (SpoolError, SpoolFull) as error:
-            log.error("spool.error", where="alerts", error=str(error))
+        self._posted()
 
 
 def _post(alert: Alert, *, over: bool, now: float) -> Post:

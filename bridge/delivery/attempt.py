@@ -35,7 +35,8 @@ class Attempt:
     `batched` when one has left in a request with others: under another key than a later call will have.
 
     `waited`: a client waits for it, and its reply says what became of the message, so what was sent is not logged twice.
-    `alone`: its calls never share a request with those of other messages. `probe`: it finds out whether the provider is back.
+    `alone`: its calls never share a request with those of other messages. `probe`: the number with which it finds out whether
+    the provider is back, 0 for any other.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Attempt:
         number: int = 1,
         waited: bool = False,
         alone: bool = False,
-        probe: bool = False,
+        probe: int = 0,
     ) -> None:
         self.provider = provider
         self.message = message
@@ -56,7 +57,7 @@ class Attempt:
         self.groups = groups
         self.number = number
         self.waited = waited
-        self.alone = alone or waited or probe
+        self.alone = alone or waited or bool(probe)
         self.probe = probe
         self.recipients = tuple(r for group in groups for r in group)
         self.outcomes: dict[str, Outcome] = {}
@@ -118,10 +119,11 @@ class Attempt:
             return self.recipients
         return tuple(r for r, outcome in self.outcomes.items() if outcome is NO_SLOT)
 
-    def give_up(self) -> None:
-        """Whoever reads the outcomes finds one for every recipient; of a call that may have gone out nothing is known."""
+    def give_up(self, otherwise: Outcome = NO_SLOT) -> None:
+        """Whoever reads the outcomes finds one for every recipient: of a call that may have gone out nothing is known, and
+        where none was begun it is `otherwise`."""
         lost = Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER, keyless=self.batched)
-        self.outcomes.update(dict.fromkeys(self.pending, lost if self.begun else NO_SLOT))
+        self.outcomes.update(dict.fromkeys(self.pending, lost if self.begun else otherwise))
 
     def add(self, recipient: str, outcome: Outcome, **facts: Any) -> None:
         """The outcome of a call for one recipient, with a line in the log; `facts` are told with it."""

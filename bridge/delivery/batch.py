@@ -16,19 +16,24 @@ from typing import Any
 import structlog
 
 from bridge.delivery.attempt import Attempt
-from bridge.model import Outcome
+from bridge.model import Fault, Outcome
 from bridge.providers.base import Call, Provider
+from bridge.reply import LOCAL_ERROR
 
 log: Any = structlog.get_logger()
 
 
+UNTOLD = Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)  # of a request of which nothing is known
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one call brought. `batch`: how many calls its request carried."""
+    """What one call brought. `batch`: how many calls its request carried; `lesson`: with one of these, all that came of it."""
 
     outcomes: Mapping[str, Outcome]
     duration_ms: float
     batch: int = 1
+    lesson: Sequence[Outcome] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,8 +175,10 @@ class Batches:
             )
             found = ()
         duration_ms = round((time.monotonic() - started) * 1000, 1)
+        lesson = tuple(outcome for outcomes in found for outcome in outcomes.values()) or (UNTOLD,)
         for entry, outcomes in zip(entries, chain(found, repeat({})), strict=False):
-            _answer(entry, Made(outcomes, duration_ms, len(entries)))
+            _answer(entry, Made(outcomes, duration_ms, len(entries), lesson))
+            lesson = ()
 
     async def _send(self, calls: list[Call]) -> Sequence[Mapping[str, Outcome]]:
         if len(calls) > 1:

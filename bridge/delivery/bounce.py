@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,15 +16,16 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.lanes import Lane
-from bridge.mime.dsn import Notice, Reported, build_notice
+from bridge.mime.dsn import Notice, Reported, build_notice, build_text
 from bridge.mime.trace import iso8601
-from bridge.model import Email, Envelope, Mailbox, Message, matches
+from bridge.model import Email, Envelope, Mailbox, Message, Origin, matches
 from bridge.spool.base import Due, NoticeKind, Post, Spool, SpoolError, SpoolFull, Told
 
 log: Any = structlog.get_logger()
 
 POLL_S = 60.0
 LOOKED_AT_ONCE = 1000
+OFF_LOOP_SIZE = 64 * 1024  # octets of a message from which its notice is made in a thread
 MAILER = "Mail Delivery System"
 _ACTIONS: dict[NoticeKind, Literal["failed", "delayed", "relayed"]] = {
     "failure": "failed",
@@ -96,6 +97,7 @@ class Bounces:
         self._posted = posted
         self._clock = clock
         self._wake = asyncio.Event()
+        self._look_at = 0.0  # for what is late
 
     def wake(self) -> None:
         self._wake.set()
@@ -104,7 +106,9 @@ class Bounces:
         while True:
             self._wake.clear()
             try:
-                await self.look_for_late()
+                if self._clock.now() >= self._look_at:
+                    await self.look_for_late()
+                    self._look_at = self._clock.now() + POLL_S
                 await self.tell_all()
             except (SpoolError, SpoolFull) as error:  # the marks stay: it is told when there is room again
                 log.error("spool.error", where="notices", error=str(error))
@@ -129,7 +133,8 @@ class Bounces:
 
     async def _tell(self, due: Due) -> None:
         try:
-            notices = self._notices(due)
+            large = len(due.message.raw) > OFF_LOOP_SIZE
+            notices = await asyncio.to_thread(self._notices, due) if large else self._notices(due)
         except Exception:
             # A defect of ours must not be met again and again: this sender hears nothing, the failed queue has it.
             log.exception("dsn.error", queue_id=due.message.queue_id)
@@ -161,14 +166,19 @@ class Bounces:
         sender = message.envelope.reverse_path
         returned = message.kind == "mail" and sender and may_be_told(message, rules.senders)
         found = [self._notice(due, wanted, sender)] if returned and wanted else []
-        if rules.postmaster and failed and message.envelope.recipients != (rules.postmaster,):
+        told_already = bool(found) and sender.lower() == rules.postmaster.lower()
+        if rules.postmaster and failed and not told_already and message.envelope.recipients != (rules.postmaster,):
             found.append(self._notice(due, failed, rules.postmaster, copy=True))
         return [notice for notice in found if notice]
 
     def _notice(
         self, due: Due, told: Sequence[Told], recipient: str, *, copy: bool = False
     ) -> tuple[Message, Lane] | None:
-        """A message to `recipient` with its lane; None, and a line in the log, when no provider takes it."""
+        """A message to `recipient` with its lane; None, and a line in the log, when no provider takes it.
+
+        Where no provider of the route can carry a report, or one of that size, it goes with the header alone, else as a mail
+        of its text: the sender must hear of it.
+        """
         message, now, queue_id = due.message, self._clock.now(), self._new_queue_id()
         own = message.envelope.reverse_path if message.kind == "mail" else ""
         sender = self.rules.sender or Mailbox(own or recipient, MAILER)
@@ -186,26 +196,43 @@ class Bounces:
             raw=message.raw,
             max_size=self.rules.max_size,
         )
-        raw = build_notice(notice)
-        email = self._parse(raw)
-        report = Message(
-            queue_id=queue_id,
-            # RFC 5321 4.5.5: a notice has the null reverse path, so that its own failure causes no other.
-            envelope=Envelope(reverse_path="", recipients=(recipient,), smtputf8=not recipient.isascii()),
-            raw=raw,
-            created_at=now,
-            expires_at=now + self.rules.lifetime,
-            origin=replace(message.origin, protocol="DSN"),
-            message_id=f"<{notice.message_id}>",
-            subject=email.subject[:200],
-            kind="dsn",
-            source="notices",
-        )
-        plan = self._dispatchers.accept(queue_id, email, report.envelope, report.origin)
-        if recipient not in plan.lanes:
-            log.error("dsn.refused", queue_id=message.queue_id, recipient=recipient, text=plan.refused[recipient].text)
-            return None
-        return report, plan.lanes[recipient]
+        # RFC 5321 4.5.5: a notice has the null reverse path, so that its own failure causes no other.
+        envelope = Envelope(reverse_path="", recipients=(recipient,), smtputf8=not recipient.isascii())
+        origin = replace(message.origin, protocol="DSN")
+        why = ""
+        for raw, degrade in _forms(notice):
+            email = self._parse(raw)
+            lane, why = self._lane(queue_id, email, envelope, origin, message.envelope.reverse_path, degrade=degrade)
+            if lane is None:
+                continue
+            report = Message(
+                queue_id=queue_id,
+                envelope=envelope,
+                raw=raw,
+                created_at=now,
+                expires_at=now + self.rules.lifetime,
+                origin=origin,
+                message_id=f"<{notice.message_id}>",
+                subject=email.subject[:200],
+                kind="dsn",
+                source="notices",
+            )
+            return report, lane
+        log.error("dsn.refused", queue_id=message.queue_id, recipient=recipient, text=why)
+        return None
+
+    def _lane(
+        self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, reported: str, *, degrade: bool
+    ) -> tuple[Lane | None, str]:
+        """By the notice's own sender, else by that of the message reported, whose route there is; and why not."""
+        (recipient,) = envelope.recipients
+        why = ""
+        for sender in dict.fromkeys((email.sender.email, reported or email.sender.email)):
+            plan = self._dispatchers.notice(queue_id, email, envelope, origin, sender=sender, degrade=degrade)
+            if recipient in plan.lanes:
+                return plan.lanes[recipient], ""
+            why = why or plan.refused[recipient].text
+        return None, why
 
     def _reported(self, told: Told) -> Reported:
         dispatcher = self._dispatchers.named(told.provider)
@@ -246,6 +273,14 @@ class Bounces:
         # The same event has the same id however often it is posted; another recipient that fails later is another event.
         post_id = f"msg_{message.queue_id}_{self._new_queue_id()}"
         return [Post(id=post_id, target="bounce", body=orjson.dumps(body).decode(), created_at=now)]
+
+
+def _forms(notice: Notice) -> Iterator[tuple[bytes, bool]]:
+    """What may be sent, the best first, and whether something of it may be lost on the way."""
+    yield build_notice(notice), False
+    yield build_notice(replace(notice, ret="HDRS")), False
+    yield build_text(notice), False
+    yield build_text(notice), True
 
 
 def _failure(told: Told) -> dict[str, Any]:

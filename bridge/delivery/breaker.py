@@ -20,6 +20,7 @@ Verdict = Literal["good", "bad", "account", "neutral"]
 _FAILING = frozenset({"4.4.1", "4.3.2", "4.4.2"})
 _FAILS_OVER = frozenset({"4.4.1", "4.3.2"})
 _CONGESTED = "4.4.5"
+LONGEST_QUOTA_S = 86400.0
 LONG_WAIT_S = 60.0  # a provider that asks for more patience than this is passed over where there is another
 
 
@@ -32,6 +33,15 @@ def judge(outcome: Outcome) -> Verdict:
     if outcome.fault is not Fault.PROVIDER:
         return "neutral"
     return "bad" if outcome.status == "unknown" or outcome.reply.enhanced in _FAILING else "neutral"
+
+
+_TOO_BIG = "5.3.4"  # this provider's limit: another's may be larger
+
+
+def goes_on(outcome: Outcome, *, risky: bool) -> bool:
+    """Whether the next provider of the route is to be asked; `risky`: also after a lost answer."""
+    too_big = outcome.status == "bounced" and outcome.fault is Fault.MESSAGE and outcome.reply.enhanced == _TOO_BIG
+    return too_big or certainly_not_taken(outcome) or (risky and outcome.status == "unknown")
 
 
 def certainly_not_taken(outcome: Outcome) -> bool:
@@ -68,7 +78,8 @@ class Breaker:
         self._wait = policy.wait
         self._blocked = False
         self._open = False
-        self._probing = False
+        self._probes = 0
+        self._probing = 0  # the number of the probe under way
         self.was_blocked = False  # when it was open last
         self.reason = ""
         self.since = 0.0
@@ -95,31 +106,36 @@ class Breaker:
         """Whether one message may be tried although it is open."""
         return self._open and not self._probing and now >= self.until
 
-    def begin_probe(self) -> None:
-        self._probing = True
+    def begin_probe(self) -> int:
+        """Its number, more than 0."""
+        self._probes += 1
+        self._probing = self._probes
+        return self._probing
 
-    def end_probe(self, now: float) -> None:
-        """The probe brought no verdict: it was not made, or what came of it says nothing of the provider."""
-        if self._probing:
-            self._probing = False
+    def end_probe(self, probe: int, now: float) -> None:
+        """It brought no verdict: it was not made, or what came of it says nothing of the provider."""
+        if probe and probe == self._probing:
+            self._probing = 0
             self.until = now + self._wait
 
-    def cancel_probe(self) -> None:
-        """Nothing was there to be tried: the next message may be."""
-        self._probing = False
+    def restore_blocked(self, since: float, reason: str) -> None:
+        """As it was before a restart: the first message finds out whether the account is in order now, and what waits gets
+        the time on top in which it was not."""
+        self._open = self._blocked = True
+        self.since, self.reason, self.until = since, reason, 0.0
 
     def hurry(self) -> None:
         """The operator did something about it: the next message is tried."""
         self.until = 0.0
         self._wait = self._policy.wait
 
-    def note(self, outcome: Outcome, *, now: float, probe: bool) -> Change | None:
-        """What a call brought. Calls that were under way when it opened close nothing."""
-        verdict = judge(outcome)
+    def note(self, outcome: Outcome, *, now: float, probe: int = 0) -> Change | None:
+        """What a call brought; `probe` is its number, 0 for any other. Calls that were under way when it opened close nothing."""
+        verdict, probe = judge(outcome), probe if probe == self._probing else 0
         if verdict == "account":
             return self._block(outcome, now, probe)
         if self._open:
-            return self._probed(verdict, outcome, now) if probe else None
+            return self._probed(verdict, outcome, probe, now) if probe else None
         if verdict == "neutral":
             return None
         self._count(verdict == "bad", now)
@@ -128,24 +144,28 @@ class Breaker:
             return "opened"
         return None
 
-    def _probed(self, verdict: Verdict, outcome: Outcome, now: float) -> Change | None:
-        congested = verdict == "neutral" and outcome.reply.enhanced == _CONGESTED  # too many calls: it is there
-        if verdict == "good" or congested:
+    def _probed(self, verdict: Verdict, outcome: Outcome, probe: int, now: float) -> Change | None:
+        answered = (
+            verdict == "neutral" and outcome.fault is Fault.PROVIDER
+        )  # oddly, or that it was too much: it is there
+        if verdict == "good" or answered:
             self.was_blocked = self._blocked
-            self._open = self._probing = self._blocked = False
+            self._open = self._blocked = False
+            self._probing = 0
             self._wait = self._policy.wait
             self._calls.clear()
             self._bad = 0
             return "closed"
-        self._wait = min(self._wait * 2, self._policy.maximum)
-        self.end_probe(now)
+        if verdict == "bad":
+            self._wait = min(self._wait * 2, self._policy.maximum)
+        self.end_probe(probe, now)
         return None
 
-    def _block(self, outcome: Outcome, now: float, probe: bool) -> Change | None:
+    def _block(self, outcome: Outcome, now: float, probe: int) -> Change | None:
         if self._open and self._blocked:
             if probe:
                 self._wait = min(self._wait * 2, self._policy.maximum)
-                self.end_probe(now)
+                self.end_probe(probe, now)
                 self._wait_for(outcome, now)
             return None
         self._open_for(outcome, now)
@@ -156,10 +176,10 @@ class Breaker:
     def _wait_for(self, outcome: Outcome, now: float) -> None:
         """A quota comes back when the provider says so."""
         if outcome.retry_after:
-            self.until = max(self.until, now + outcome.retry_after)
+            self.until = max(self.until, now + min(outcome.retry_after, LONGEST_QUOTA_S))
 
     def _open_for(self, outcome: Outcome, now: float) -> None:
-        self._open, self._probing, self._blocked = True, False, False
+        self._open, self._probing, self._blocked = True, 0, False
         self.reason = outcome.detail or outcome.reply.text
         self.since = now
         self.until = now + self._wait

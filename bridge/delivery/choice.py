@@ -52,7 +52,7 @@ def choose(verdicts: Sequence[Unfit | None], *, degrade: bool) -> Choice:
 
 def bound_to(recipient: ClaimedRecipient) -> str:
     """The provider a recipient may not leave, since it may have mailed it already (DESIGN 3.6); "" when it is free."""
-    return recipient.provider if recipient.unknowns else ""
+    return recipient.provider if recipient.unknowns or recipient.interrupted else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +73,17 @@ class Plan:
         return {lane: tuple(recipients) for lane, recipients in found.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """What one set of settings comes to. Whoever sorts a message takes it once, so that a reload in between changes nothing."""
+
+    all: tuple[Dispatcher, ...]
+    by_name: Mapping[str, Dispatcher]
+    routes: Routes
+    degrade: bool
+    mark: str
+
+
 class Dispatchers:
     """The dispatchers in the order of the settings, the routes, and the choice among them.
 
@@ -87,43 +98,38 @@ class Dispatchers:
         degrade: bool = False,
         mark: str = "0",
     ) -> None:
-        self._set(dispatchers, routes, degrade, mark)
-
-    def _set(self, dispatchers: Sequence[Dispatcher], routes: Routes | None, degrade: bool, mark: str) -> None:
-        self._all = tuple(dispatchers)
-        self._by_name = {dispatcher.provider.name: dispatcher for dispatcher in dispatchers}
-        self._routes = routes or Routes((), tuple(self._by_name))
-        self._degrade = degrade
-        self._mark = mark
+        names = [dispatcher.provider.name for dispatcher in dispatchers]
+        self.reload(dispatchers, routes=routes or Routes((), names), degrade=degrade, mark=mark)
 
     def reload(self, dispatchers: Sequence[Dispatcher], *, routes: Routes, degrade: bool, mark: str) -> None:
-        """From now on by other settings; attempts that run with the earlier dispatchers go on."""
-        self._set(dispatchers, routes, degrade, mark)
+        """From now on by these settings; attempts that run with the earlier dispatchers go on."""
+        by_name = {dispatcher.provider.name: dispatcher for dispatcher in dispatchers}
+        self._state = _State(all=tuple(dispatchers), by_name=by_name, routes=routes, degrade=degrade, mark=mark)
 
     @property
     def all(self) -> tuple[Dispatcher, ...]:
-        return self._all
+        return self._state.all
 
     @property
     def first(self) -> Dispatcher:
-        return self._all[0]
+        return self._state.all[0]
 
     @property
     def degrades(self) -> bool:
-        return self._degrade
+        return self._state.degrade
 
     @property
     def timeout(self) -> float:
         """The longest that a call may take with any of them."""
-        return max(dispatcher.provider.policy.timeout for dispatcher in self._all)
+        return max(dispatcher.provider.policy.timeout for dispatcher in self._state.all)
 
     def named(self, name: str) -> Dispatcher | None:
-        return self._by_name.get(name)
+        return self._state.by_name.get(name)
 
     # --- which lane
 
     def route(self, *, user: str, listener: str, sender: str, recipient: str) -> Route | None:
-        return self._routes.choose(user=user, listener=listener, sender=sender, recipient=recipient)
+        return self._state.routes.choose(user=user, listener=listener, sender=sender, recipient=recipient)
 
     def accept(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin) -> Plan:
         """At DATA; what is special about the message is logged here and at no retry."""
@@ -133,53 +139,49 @@ class Dispatchers:
         """For mail that was put under other settings."""
         return self._plan(message.queue_id, email, message.envelope, message.origin, untold, log.warning)
 
-    def _plan(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, tell: Tell, warn: Tell) -> Plan:
-        sender = envelope.reverse_path or email.sender.email
+    def notice(
+        self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, *, sender: str, degrade: bool
+    ) -> Plan:
+        """For a notice of ours, by the route of `sender`; several forms of it are tried, so a refusal is not told."""
+        return self._plan(queue_id, email, envelope, origin, untold, untold, sender=sender, degrade=degrade)
+
+    def _plan(
+        self,
+        queue_id: str,
+        email: Email,
+        envelope: Envelope,
+        origin: Origin,
+        tell: Tell,
+        warn: Tell,
+        *,
+        sender: str = "",
+        degrade: bool = False,
+    ) -> Plan:
+        state, sender = self._state, sender or envelope.reverse_path or email.sender.email
         routes: dict[Route | None, list[str]] = {}
         for recipient in envelope.recipients:
-            route = self.route(user=origin.user, listener=origin.listener, sender=sender, recipient=recipient)
-            routes.setdefault(route, []).append(recipient)
+            facts = {"user": origin.user, "listener": origin.listener, "sender": sender}
+            routes.setdefault(state.routes.choose(**facts, recipient=recipient), []).append(recipient)
         lanes: dict[str, Lane] = {}
         refused: dict[str, Reply] = dict.fromkeys(routes.pop(None, ()), NO_ROUTE)
         for route, recipients in routes.items():
             assert route is not None
-            theirs = envelope if len(routes) == 1 else replace(envelope, recipients=tuple(recipients))
-            found = self._lane(route, queue_id, email, theirs, tell, warn)
+            # Each is judged by its own recipients: another's address is no reason against it.
+            theirs = replace(envelope, recipients=tuple(recipients))
+            found = _lane(state, route, queue_id, email, theirs, tell, warn, degrade=degrade or state.degrade)
             if isinstance(found, Lane):
                 lanes |= dict.fromkeys(recipients, found)
             else:
                 refused |= dict.fromkeys(recipients, found)
         return Plan(lanes=lanes, refused=refused)
 
-    def _lane(
-        self, route: Route, queue_id: str, email: Email, envelope: Envelope, tell: Tell, warn: Tell
-    ) -> Lane | Reply:
-        among = [self._by_name[name] for name in route.providers]
-        choice = choose([one.provider.unfit(email, envelope) for one in among], degrade=self._degrade)
-        taken = among[choice.places[0] if choice.places else 0].provider
-        if choice.unfit:
-            event = "message.degraded" if choice.places else "message.unfit"
-            warn(event, queue_id=queue_id, provider=taken.name, losses=choice.unfit.losses)
-            if not choice.places:
-                return choice.unfit.reply
-        if choice.passed_over:
-            names = [one.provider.name for one in among[: choice.places[0]]]
-            losses = list(dict.fromkeys(loss for unfit in choice.passed_over for loss in unfit.losses))
-            tell("message.rerouted", queue_id=queue_id, provider=taken.name, passed_over=names, losses=losses)
-        if repairs := taken.repairs(email, envelope):
-            tell("message.repaired", queue_id=queue_id, provider=taken.name, repairs=repairs)
-        if hidden := taken.not_shown(email, envelope.recipients):
-            tell("message.addresses_not_shown", queue_id=queue_id, provider=taken.name, recipients=hidden)
-        names_left = tuple(among[place].provider.name for place in choice.places)
-        return Lane(names=names_left, risky=route.failover_unknown, mark=self._mark)
-
     def is_current(self, lane: Lane | None) -> bool:
         """Whether what waits there may be attempted; else it is to be sorted again."""
         if lane is None:
             return False
         if lane.bound:
-            return lane.names[0] in self._by_name
-        return lane.mark == self._mark and all(name in self._by_name for name in lane.names)
+            return lane.names[0] in self._state.by_name
+        return lane.mark == self._state.mark and all(name in self._state.by_name for name in lane.names)
 
     def tell_failover(self, message: Message, email: Email, lane: Lane, provider: Provider) -> None:
         """Another than the first of its lane takes it; what is mended for that one was not told at DATA."""
@@ -216,8 +218,39 @@ class Dispatchers:
         return next((one for one in self._in(names) if one.available(now)), None)
 
     def _in(self, names: Iterable[str]) -> Iterable[Dispatcher]:
-        return (self._by_name[name] for name in names if name in self._by_name)
+        return (self._state.by_name[name] for name in names if name in self._state.by_name)
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts of all; False when some were still running and have been cancelled."""
-        return all(await asyncio.gather(*(dispatcher.drain(timeout) for dispatcher in self._all)))
+        return all(await asyncio.gather(*(dispatcher.drain(timeout) for dispatcher in self._state.all)))
+
+
+def _lane(
+    state: _State,
+    route: Route,
+    queue_id: str,
+    email: Email,
+    envelope: Envelope,
+    tell: Tell,
+    warn: Tell,
+    *,
+    degrade: bool,
+) -> Lane | Reply:
+    among = [state.by_name[name] for name in route.providers]
+    choice = choose([one.provider.unfit(email, envelope) for one in among], degrade=degrade)
+    taken = among[choice.places[0] if choice.places else 0].provider
+    if choice.unfit:
+        event = "message.degraded" if choice.places else "message.unfit"
+        warn(event, queue_id=queue_id, provider=taken.name, losses=choice.unfit.losses)
+        if not choice.places:
+            return choice.unfit.reply
+    if choice.passed_over:
+        names = [one.provider.name for one in among[: choice.places[0]]]
+        losses = list(dict.fromkeys(loss for unfit in choice.passed_over for loss in unfit.losses))
+        tell("message.rerouted", queue_id=queue_id, provider=taken.name, passed_over=names, losses=losses)
+    if repairs := taken.repairs(email, envelope):
+        tell("message.repaired", queue_id=queue_id, provider=taken.name, repairs=repairs)
+    if hidden := taken.not_shown(email, envelope.recipients):
+        tell("message.addresses_not_shown", queue_id=queue_id, provider=taken.name, recipients=hidden)
+    names_left = tuple(among[place].provider.name for place in choice.places)
+    return Lane(names=names_left, risky=route.failover_unknown, mark=state.mark)

@@ -27,6 +27,7 @@ PATIENCE_S = (
 )
 FIRST_AFTER_PAUSE = 2  # messages at once when a provider is back; each that goes well lets one more go
 NO_OUTCOME = Outcome(status="unknown", reply=LOCAL_ERROR, fault=Fault.PROVIDER)
+OURS = Outcome(status="deferred", reply=LOCAL_ERROR)
 _CONGESTED = "4.4.5"
 
 
@@ -113,9 +114,7 @@ class Dispatcher:
 
         While the breaker is open it is the probe.
         """
-        probe = self.breaker.may_probe(self._clock.now())
-        if probe:
-            self.breaker.begin_probe()
+        probe = self.breaker.begin_probe() if self.breaker.may_probe(self._clock.now()) else 0
         attempt = Attempt(self.provider, message, email, groups, number=number, waited=waited, alone=alone, probe=probe)
         attempt.task = asyncio.create_task(self._run(attempt))
         self._tasks.add(attempt.task)
@@ -125,8 +124,7 @@ class Dispatcher:
     def _ended(self, attempt: Attempt) -> None:
         # Here and not in the task: one that is cancelled before its first step must give its probe back too.
         self._tasks.discard(attempt.task)
-        if attempt.probe:
-            self.breaker.end_probe(self._clock.now())
+        self.breaker.end_probe(attempt.probe, self._clock.now())
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts; False when some were still running and have been cancelled."""
@@ -148,14 +146,13 @@ class Dispatcher:
         except Exception:
             # A defect of ours must neither lose these recipients nor repeat them at once: they are deferred like any other.
             log.exception("attempt.error", queue_id=attempt.message.queue_id, provider=self.provider.name)
-            attempt.give_up()
+            attempt.give_up(OURS)
 
     async def _calls(self, attempt: Attempt) -> None:
         large = len(attempt.message.raw) > OFF_LOOP_SIZE
         calls = await asyncio.to_thread(self._split, attempt) if large else self._split(attempt)
-        if len(calls) == 1:
-            await self._call(attempt, *calls[0])
-            return
+        if len(calls) == 1 or attempt.probe:  # of a probe the first call decides whether the others are made
+            await self._call(attempt, *calls.pop(0))
         async with asyncio.TaskGroup() as tasks:
             for call, batch_key in calls:
                 tasks.create_task(self._call(attempt, call, batch_key))
@@ -167,6 +164,8 @@ class Dispatcher:
         for group in attempt.groups:
             for addressing in self.provider.calls(email, message.envelope.reverse_path, group):
                 key = idempotency_key(message.queue_id, addressing.recipients)
+                if self.provider.passes_wishes:
+                    addressing = replace(addressing, envelope=message.envelope)
                 call = Call(email=email, addressing=addressing, queue_id=message.queue_id, key=key)
                 single = attempt.alone or self.provider.max_batch < 2
                 found.append((call, None if single else self.provider.batch_key(call)))
@@ -187,7 +186,9 @@ class Dispatcher:
         }
         for recipient, outcome in outcomes.items():
             attempt.add(recipient, outcome, duration_ms=made.duration_ms, **facts)
-        self._learn(outcomes, attempt)
+            self._count(recipient, outcome)
+        if made.lesson:
+            self._learn(made.lesson, attempt)
 
     async def _make(self, attempt: Attempt, call: Call) -> Made | None:
         if not await attempt.may_begin(self._slots):
@@ -200,11 +201,12 @@ class Dispatcher:
             outcomes = await self.provider.send(attempt.email, call.addressing, queue_id=call.queue_id, key=call.key)
         finally:
             self._slots.release()
-        return Made(outcomes, round((time.monotonic() - started) * 1000, 1))
+        lesson = tuple(outcomes.values()) or (NO_OUTCOME,)
+        return Made(outcomes, round((time.monotonic() - started) * 1000, 1), lesson=lesson)
 
     async def _may_call(self, attempt: Attempt) -> bool:
         """The breaker may have opened while it waited for a slot, and the limiter may want it to wait a little more."""
-        while not attempt.ended and (attempt.probe or self.breaker.closed):
+        while not attempt.ended and (self.breaker.closed or (attempt.probe and not attempt.begun)):
             now = self._clock.now()
             wait = self.limiter.wait(now)
             if wait <= 0:
@@ -232,12 +234,10 @@ class Dispatcher:
 
     # --- what a call taught
 
-    def _learn(self, outcomes: dict[str, Outcome], attempt: Attempt) -> None:
-        """One call is one lesson, however many recipients it had: the gravest, but where it took some it is there."""
+    def _learn(self, outcomes: Sequence[Outcome], attempt: Attempt) -> None:
+        """One request is one lesson, however many recipients it had: the gravest, but where it took some it is there."""
         now = self._clock.now()
-        for recipient, outcome in outcomes.items():
-            self._count(recipient, outcome)
-        lesson = max(outcomes.values(), key=_gravity)
+        lesson = max(outcomes, key=_gravity)
         if lesson.status == "deferred" and lesson.reply.enhanced == _CONGESTED and lesson.fault is Fault.PROVIDER:
             self.limiter.congested(now, lesson.retry_after)
         elif lesson.status in ("sent", "bounced"):

@@ -25,21 +25,26 @@ class Duplicates:
         self._clock = clock
         self._deciding: dict[bytes, asyncio.Future[Answer]] = {}
 
-    async def once(self, prepared: Prepared, deliver: Callable[[], Awaitable[Answer]], *, window: float) -> Answer:
-        """`window` in seconds. Only a message all of whose recipients got 250 counts; after any other answer the next is new."""
+    async def once(
+        self, prepared: Prepared, deliver: Callable[[], Awaitable[Answer]], *, window: float, whole: bool
+    ) -> Answer:
+        """`window` in seconds. Only a message that got 250 counts; after any other answer the next is new.
+
+        `whole`: each recipient hears a reply of its own (LMTP), so all of them must have got it.
+        """
         same = prepared.fingerprint
         if not same:
             return await deliver()
         while same in self._deciding:
             answer = await asyncio.shield(self._deciding[same])
-            if _accepted(answer):
+            if _accepted(answer, whole):
                 return self._known(prepared, answer.reply)
         decided: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._deciding[same] = decided
         answer = Answer(reply=LOCAL_ERROR)
         try:
             answer = await self._seen(prepared, window) or await deliver()
-            if _accepted(answer):
+            if _accepted(answer, whole):
                 await self._note(prepared, answer)
         finally:
             del self._deciding[same]
@@ -66,5 +71,6 @@ class Duplicates:
         return Answer(reply=reply)
 
 
-def _accepted(answer: Answer) -> bool:
-    return answer.reply.code == 250 and all(reply.code == 250 for reply in answer.by_recipient.values())
+def _accepted(answer: Answer, whole: bool) -> bool:
+    each = answer.by_recipient.values() if whole else ()
+    return answer.reply.code == 250 and all(reply.code == 250 for reply in each)

@@ -21,6 +21,7 @@ from bridge.spool.base import Post, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
 
+TARGETS = ("bounce", "alert")
 POLL_S = 30.0
 FIRST_S = 5.0
 FACTOR = 4.0
@@ -56,44 +57,61 @@ def pause_after(attempts: int) -> float:
 
 
 class Posts:
-    """`run` for ever; `wake` when there is a new one."""
+    """`run` for ever; `wake` when there is a new one. One target that hangs or refuses keeps no other waiting."""
 
     def __init__(self, spool: Spool, send: Send, targets: Mapping[str, Target], clock: Clock) -> None:
         self._spool = spool
         self._send = send
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._wakes = {name: asyncio.Event() for name in TARGETS}
         self.targets = targets
 
     def wake(self) -> None:
-        self._wake.set()
+        for event in self._wakes.values():
+            event.set()
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for name in TARGETS:
+                tasks.create_task(self._serve(name))
+
+    async def _serve(self, name: str) -> None:
         while True:
-            self._wake.clear()
+            self._wakes[name].clear()
             try:
-                while due := await self._spool.due_posts(now=self._clock.now()):
-                    for post in due:
-                        await self._post(post)
+                pause = await self._post_due(name)
             except (SpoolError, SpoolFull) as error:
                 log.error("spool.error", where="posts", error=str(error))
-            await self._clock.wait(self._wake, POLL_S)
+                pause = POLL_S
+            # After a failure the others of this target wait too: what comes next would fare no better.
+            wake = self._wakes[name] if pause == POLL_S else asyncio.Event()
+            await self._clock.wait(wake, pause)
 
-    async def _post(self, post: Post) -> None:
+    async def _post_due(self, name: str) -> float:
+        """Seconds until the next look."""
+        while due := await self._spool.due_posts(now=self._clock.now(), target=name):
+            for post in due:
+                if not await self._post(post):
+                    return FIRST_S
+        return POLL_S
+
+    async def _post(self, post: Post) -> bool:
+        """False when it failed and is to be made again."""
         target = self.targets.get(post.target)
         if target is None:  # the address was taken out of the settings
             await self._spool.settle_post(post, next_attempt_at=None)
-            return
+            return True
         now = self._clock.now()
         status, why = await self._send(target.url, signed(post, target.key, now), post.body.encode())
         if status is not None and 200 <= status <= 299:
             await self._spool.settle_post(post, next_attempt_at=None)
-            return
+            return True
         facts = {"target": post.target, "id": post.id, "attempt": post.attempts + 1, "detail": why or f"HTTP {status}"}
         if status == GONE or now - post.created_at >= GIVEN_UP_AFTER_S:
             log.error("webhook.given_up", **facts)
             await self._spool.settle_post(post, next_attempt_at=None)
-            return
+            return True
         pause = pause_after(post.attempts + 1)
         log.warning("webhook.deferred", **facts, next_in_s=pause)
         await self._spool.settle_post(post, next_attempt_at=self._clock.now() + pause)
+        return False

@@ -14,7 +14,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.mime.fields import header_exceeds, summary
-from bridge.mime.sameness import fingerprint, is_bulk
+from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
 from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
 from bridge.model import Email, Envelope, Message, Origin
@@ -82,6 +82,7 @@ class Preparation:
             origin=origin,
             message_id=message_id,
             subject=subject,
+            kind="dsn" if is_report(raw) else "mail",
             source=(origin.user or origin.client) + (" bulk" if is_bulk(email, envelope) else ""),
         )
         return Prepared(message=message, email=email, plan=plan, fingerprint=same)

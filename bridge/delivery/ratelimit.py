@@ -173,7 +173,9 @@ class Limiter:
         if now < self._paused_until:
             return  # one of those that were under way: the same lesson
         self._strikes = min(self._strikes + 1, 16)
-        pause = min(_FIRST_PAUSE_S * 2 ** (self._strikes - 1), _LONGEST_PAUSE_S) if retry_after is None else retry_after
+        pause = min(_FIRST_PAUSE_S * 2 ** (self._strikes - 1), _LONGEST_PAUSE_S)
+        if retry_after is not None:
+            pause = min(max(retry_after, _FIRST_PAUSE_S), MAX_TOLD_S)
         self._paused_until = now + pause
         self._observed.room(now)
         usual = min(_OBSERVED_S / max(self._observed.total, 1), _FIRST_SPACING_S)
@@ -189,6 +191,19 @@ class Limiter:
         """By the provider's headers: so many calls are left for so many seconds."""
         if left <= 0 < reset_s <= MAX_TOLD_S:
             self._paused_until = max(self._paused_until, now + reset_s)
+
+    def hurry(self) -> None:
+        """The operator wants it tried: a pause it asked for is over."""
+        self._paused_until = 0.0
+
+    def inherit(self, other: Limiter) -> None:
+        """What another counted and learned with the same provider before a reload."""
+        self.counted = other.counted
+        self._paused_until, self._spacing = other._paused_until, other._spacing
+        if self.policy.rate == other.policy.rate:
+            self._messages = other._messages
+        if self.policy.call_rate == other.policy.call_rate:
+            self._calls = other._calls
 
     @property
     def paused_until(self) -> float:

@@ -12,7 +12,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.attempt import NO_SLOT, Attempt
-from bridge.delivery.breaker import certainly_not_taken
+from bridge.delivery.breaker import goes_on
 from bridge.delivery.lanes import Lane
 from bridge.delivery.retry import RetryPolicy, Tried, dispose
 from bridge.model import Outcome
@@ -84,13 +84,13 @@ class Recorder:
         """What is still open goes on to the next provider where that may be, else begins again with the first."""
         if result.status == "sent" and attempt.provider.keeps_bodies:
             return replace(result, keep_body=True)
-        if result.status not in ("deferred", "held") or lane is None:
+        if result.status not in ("deferred", "held", "bounced") or lane is None:
             return result
-        if certainly_not_taken(outcome) or (outcome.status == "unknown" and lane.risky):
+        if goes_on(outcome, risky=lane.risky):
             name, now = attempt.provider.name, self._clock.now()
             if following := self._onward(lane, name, now):
                 return replace(result, status="deferred", at=now, blocked=False, unknown=False, lane=str(following))
-        if lane.start and not result.unknown:
+        if lane.start and not result.unknown and result.status != "bounced":
             return replace(result, lane=str(lane.afresh()))
         return result
 
@@ -110,8 +110,11 @@ class Recorder:
     def lease_s(self) -> float:
         return self.timeout + LEASE_MARGIN_S
 
-    async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> None:
-        """Write results; while the disk refuses them, again and again: nothing else may touch these recipients meanwhile."""
+    async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result], *, wished: bool = False) -> None:
+        """Write results; `wished`: the sender wants to be told of success too.
+
+        While the disk refuses them, again and again: nothing else may touch these recipients meanwhile.
+        """
         if not results:
             return
         written = await self._try_to_record(queue_id, lease, results)
@@ -121,7 +124,7 @@ class Recorder:
                 written = await self._record_at_last(queue_id, lease, results)
             finally:
                 self._stuck -= 1
-        self.tell(queue_id, {a: r for a, r in results.items() if a in written})
+        self.tell(queue_id, {a: r for a, r in results.items() if a in written}, wished=wished)
 
     async def _record_at_last(self, queue_id: str, lease: Lease, results: Mapping[str, Result]) -> frozenset[str]:
         pause = 0.1
@@ -139,10 +142,11 @@ class Recorder:
             log.error("spool.record_failed", queue_id=queue_id, error=str(error))
             return None
 
-    async def give_back(self, item: Claimed, lanes: Mapping[str, str] | None = None) -> None:
+    async def give_back(self, item: Claimed, lanes: Mapping[str, str] | None = None, *, sorted_: bool = False) -> None:
         """No call was made: due again at once, not found as interrupted. If that fails, it is only taken for a lost answer."""
         try:
-            await self._spool.give_back(item.message.queue_id, item.lease, now=self._clock.now(), lanes=lanes)
+            now, queue_id = self._clock.now(), item.message.queue_id
+            await self._spool.give_back(queue_id, item.lease, now=now, lanes=lanes, sorting=sorted_)
         except (SpoolError, SpoolFull) as error:
             log.error("spool.give_back_failed", queue_id=item.message.queue_id, error=str(error))
 
@@ -150,9 +154,9 @@ class Recorder:
         """Somebody is to be told of what has just been written."""
         self._on_failure()
 
-    def tell(self, queue_id: str, results: Mapping[str, Result]) -> None:
+    def tell(self, queue_id: str, results: Mapping[str, Result], *, wished: bool = False) -> None:
         """An error line for each recipient that got its 250 and will not be sent without the operator."""
-        if any(result.status in ("bounced", "expired", "sent") for result in results.values()):
+        if wished or any(result.status in ("bounced", "expired") for result in results.values()):
             self.failed()
         for address, result in results.items():
             reply = result.reply

@@ -111,4 +111,5 @@ def _result(
         detail=outcome.detail,
         unknown=unknown,
         blocked=blocked,
+        passed_on=outcome.passed_on,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from bridge.clock import Clock
 from bridge.delivery.attempt import NO_SLOT, Attempt
-from bridge.delivery.breaker import certainly_not_taken
+from bridge.delivery.breaker import goes_on
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.lanes import Lane
@@ -63,7 +63,7 @@ class Round:
 
     def _going_on(self, lane: Lane, attempt: Attempt) -> tuple[Lane, tuple[str, ...], Dispatcher] | None:
         """The recipients that somebody else may take now."""
-        if self._staying or attempt.ended:
+        if self._staying or attempt.ended or not self._dispatchers.is_current(lane):
             return None
         open_ = tuple(r for r, outcome in attempt.outcomes.items() if _may_go_on(outcome, lane))
         following = self._dispatchers.onward(lane, attempt.provider.name, self._clock.now()) if open_ else None
@@ -117,4 +117,4 @@ class Round:
 
 
 def _may_go_on(outcome: Outcome, lane: Lane) -> bool:
-    return outcome is not NO_SLOT and (certainly_not_taken(outcome) or (outcome.status == "unknown" and lane.risky))
+    return outcome is not NO_SLOT and goes_on(outcome, risky=lane.risky)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -22,6 +22,7 @@ from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.lanes import Lane
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, may_try_again
+from bridge.delivery.routing import NO_ROUTE
 from bridge.model import Email, Fault
 from bridge.reply import Reply
 from bridge.spool.base import Claimed, ClaimedRecipient, Result, Spool, SpoolError, SpoolFull, bound_lane
@@ -65,7 +66,7 @@ class Runner:
         self._bytes = 0
         self._backlog: set[str] = set()  # providers for which more was due than fitted
         self._lanes: dict[str, Lane | None] = {}  # those in which somebody may wait
-        self._look = True  # for lanes that the spool has and we do not know
+        self._look_at = 0.0  # when lanes that the spool has and we do not know are looked for again
         self._sort_at = 0.0  # when lanes of other settings are looked at again
         self._wake = asyncio.Event()
         self._stopping = False
@@ -80,13 +81,16 @@ class Runner:
         """Something was spooled in these lanes."""
         for lane in lanes:
             self._lanes.setdefault(str(lane), lane)
+            if not self._dispatchers.is_current(lane):  # planned before a reload, and put after it
+                self._sort_at = 0.0
         self.wake()
 
     def hurry(self) -> None:
         """The operator did something: who is left alone is tried once, now."""
         for dispatcher in self._dispatchers.all:
             dispatcher.breaker.hurry()
-        self._look = True
+            dispatcher.limiter.hurry()
+        self._look_at = 0.0
         self.wake()
 
     def stop(self) -> None:
@@ -104,9 +108,10 @@ class Runner:
         self.wake()
 
     async def run(self) -> None:
+        await self._look_for_lanes(await_all=True)
         while not self._stopping:
             self._wake.clear()
-            if self._look:
+            if self._clock.now() >= self._look_at:
                 await self._look_for_lanes()
             claimed = await self._claim()
             if claimed is None:
@@ -126,16 +131,22 @@ class Runner:
 
     # --- lanes
 
-    async def _look_for_lanes(self) -> None:
-        """Those of an earlier run, perhaps under other settings."""
-        self._look, self._sort_at = False, 0.0
+    async def _look_for_lanes(self, *, await_all: bool = False) -> None:
+        """Those of an earlier run, those that the operator's changes made, and those of leases that ran out.
+
+        Now and then those in which somebody waits for his turn, which costs a step for each; `await_all`: at a start also those
+        in which all wait for a moment.
+        """
+        self._look_at = self._clock.now() + POLL_S
         try:
-            found = await self._spool.lanes()
+            found = await self._spool.lanes(ready_only=not await_all)
         except SpoolError as error:
             log.error("spool.claim_failed", error=str(error))
             return
-        known = {text: lane for text, lane in self._lanes.items() if self._dispatchers.is_current(lane)}
-        self._lanes = known | {text: Lane.parse(text) for text in found}
+        for text in found:
+            lane = self._lanes.setdefault(text, Lane.parse(text))
+            if not self._dispatchers.is_current(lane):
+                self._sort_at = 0.0
 
     def _assigned(self, now: float) -> tuple[dict[Dispatcher, list[str]], list[str]]:
         """For each provider the lanes whose turn it is to serve; and those that are to be sorted again."""
@@ -157,7 +168,7 @@ class Runner:
     def idle_lanes(self, now: float) -> list[str]:
         """Lanes in which nothing is attempted for the time being, through no fault of the account."""
         found = []
-        for text, lane in self._lanes.items():
+        for text, lane in self._known().items():
             if lane is None or not self._dispatchers.is_current(lane):
                 continue
             among = [one for name in lane.names if (one := self._dispatchers.named(name))]
@@ -165,15 +176,20 @@ class Runner:
                 found.append(text)
         return found
 
+    def _known(self) -> dict[str, Lane | None]:
+        """With those that a lease which ran out may fill at any time."""
+        bound = (Lane(names=(one.provider.name,), bound=True) for one in self._dispatchers.all)
+        return {**self._lanes, **{str(lane): lane for lane in bound}}
+
     async def release(self, dispatcher: Dispatcher, now: float) -> None:
         """It is no longer used: what it deferred is due now, with the time it was blocked on top. Raises SpoolError."""
         name, breaker = dispatcher.provider.name, dispatcher.breaker
-        lanes = [text for text, lane in self._lanes.items() if lane and name in lane.names]
+        lanes = [text for text, lane in self._known().items() if lane and name in lane.names]
         await self._spool.resume(lanes, now=now, blocked_s=now - breaker.since if breaker.blocked else 0.0)
 
     async def _resume(self, dispatcher: Dispatcher) -> None:
         name, now = dispatcher.provider.name, self._clock.now()
-        lanes = [text for text, lane in self._lanes.items() if lane and name in lane.names]
+        lanes = [text for text, lane in self._known().items() if lane and name in lane.names]
         alone = [text for text in lanes if not self._others_available(text, name, now)]
         blocked_s = now - dispatcher.breaker.since if dispatcher.breaker.was_blocked else 0.0
         try:
@@ -187,7 +203,7 @@ class Runner:
             self.wake()
 
     def _others_available(self, text: str, name: str, now: float) -> bool:
-        lane = self._lanes[text]
+        lane = Lane.parse(text)
         others = (self._dispatchers.named(other) for other in (lane.names if lane else ()) if other != name)
         return any(one.available(now) for one in others if one)
 
@@ -222,6 +238,7 @@ class Runner:
             limit=room,
             lanes=sorted(lanes),
             provider=name,
+            sorting=dispatcher is None,
         )
         (self._backlog.add if len(claimed) >= room else self._backlog.discard)(name)
         if claimed and dispatcher is None:
@@ -304,7 +321,8 @@ class Runner:
                 self._lanes.setdefault(result.lane, Lane.parse(result.lane))
             elif result.unknown:
                 self._lanes.setdefault(bound_lane(result.provider), Lane.parse(bound_lane(result.provider)))
-        await self._recorder.record(item.message.queue_id, item.lease, results)
+        wished = item.message.envelope.wants_success
+        await self._recorder.record(item.message.queue_id, item.lease, results, wished=wished)
         if attempt.untried:  # what was recorded is no longer under the lease
             await self._recorder.give_back(item)
 
@@ -330,7 +348,11 @@ class Runner:
         if not bound:
             return held
         large = len(item.message.raw) > OFF_LOOP_SIZE
-        judge, envelope = dispatcher.provider, item.message.envelope
+        # Only they are judged: another recipient's address is no reason against them.
+        judge, envelope = (
+            dispatcher.provider,
+            replace(item.message.envelope, recipients=tuple(r.address for r in bound)),
+        )
         unfit = await asyncio.to_thread(judge.unfit, email, envelope) if large else judge.unfit(email, envelope)
         if unfit is None or (self._dispatchers.degrades and unfit.degradable):
             return held
@@ -354,15 +376,14 @@ class Runner:
             elif owner:
                 lanes[recipient.address] = bound_lane(owner)
             elif recipient.address in plan.refused:
-                reply = plan.refused[recipient.address]
-                settled[recipient.address] = Result(status="bounced", reply=reply, fault=Fault.MESSAGE)
+                settled[recipient.address] = _refused(item.message.queue_id, recipient, plan.refused[recipient.address])
             else:
                 lanes[recipient.address] = str(plan.lanes[recipient.address])
         await self._recorder.record(item.message.queue_id, item.lease, settled)
         for text in lanes.values():
             self._lanes.setdefault(text, Lane.parse(text))
         if lanes:
-            await self._recorder.give_back(item, lanes)
+            await self._recorder.give_back(item, lanes, sorted_=True)
 
 
 def _must_be_held(recipient: ClaimedRecipient, dispatcher: Dispatcher) -> bool:
@@ -384,6 +405,14 @@ def _left_behind(queue_id: str, name: str, recipients: Sequence[ClaimedRecipient
     log.error("provider.missing", queue_id=queue_id, provider=name, recipients=addresses)
     detail = f"it may have been sent by {name}, which is no longer configured"
     return {recipient.address: _held(recipient, detail) for recipient in recipients}
+
+
+def _refused(queue_id: str, recipient: ClaimedRecipient, reply: Reply) -> Result:
+    """Nobody takes it any more. Without a route it is rather the settings that are wrong: that is for the operator to see."""
+    if reply == NO_ROUTE:
+        log.error("message.no_route", queue_id=queue_id, recipient=recipient.address)
+        return Result(status="held", reply=reply, provider=recipient.provider, detail="no route under these settings")
+    return Result(status="bounced", reply=reply, fault=Fault.MESSAGE)
 
 
 def _tried(recipient: ClaimedRecipient) -> Tried:

@@ -4,6 +4,7 @@ start."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ log: Any = structlog.get_logger()
 
 STATUS = "daemon.status"
 COUNTED = "counted."  # and the provider's name: what was sent today and this month
+BLOCKED = "blocked."  # and the provider's name: since when the account is refused, and why
 
 
 class Standing:
@@ -43,6 +45,11 @@ class Standing:
         for name, text in (await self._spool.recall(COUNTED)).items():
             if dispatcher := self._dispatchers.named(name.removeprefix(COUNTED)):
                 dispatcher.limiter.counted = Counted.parse(text)
+        for name, text in (await self._spool.recall(BLOCKED)).items():
+            if dispatcher := self._dispatchers.named(name.removeprefix(BLOCKED)):
+                since, _, reason = text.partition(" ")
+                if re.fullmatch(r"[0-9.]{1,20}", since):
+                    dispatcher.breaker.restore_blocked(float(since), reason)
 
     def retire(self, dispatcher: Dispatcher) -> None:
         """It was replaced after a reload; its counts stay in the sums."""
@@ -54,6 +61,8 @@ class Standing:
         values = {STATUS: orjson.dumps(self.status(alerts)).decode()}
         for one in self._dispatchers.all:
             values[COUNTED + one.provider.name] = one.limiter.counted.text()
+            blocked = f"{one.breaker.since} {one.breaker.reason}" if one.breaker.blocked else ""
+            values[BLOCKED + one.provider.name] = blocked
         if values == self._kept:
             return
         now = self._clock.now()

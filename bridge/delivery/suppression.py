@@ -9,14 +9,17 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.dispatcher import Dispatcher
-from bridge.model import Outcome
+from bridge.model import Outcome, mailbox_key
 from bridge.reply import Reply
 from bridge.spool.base import Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
 
-# RFC 3463: no such mailbox, no such system, mailbox moved, no MX; and what the provider itself suppresses.
-_HARD = frozenset({"5.1.1", "5.1.2", "5.1.6", "5.1.10", "5.7.1"})
+# RFC 3463: no such mailbox, no such system, mailbox moved, no MX.
+_HARD = frozenset({"5.1.1", "5.1.2", "5.1.6", "5.1.10"})
+_SUPPRESSED = (
+    "5.7.1"  # on the provider's own list; of a smarthost it may be about us (a block list), not about the recipient
+)
 
 
 class Suppressions:
@@ -43,13 +46,14 @@ class Suppressions:
             log.error("spool.error", error=str(error))
 
     def refusal(self, address: str) -> Reply | None:
-        reason = self._reasons.get(address.lower()) if self._reasons else None
+        reason = self._reasons.get(mailbox_key(address)) if self._reasons else None
         return None if reason is None else Reply.safe(550, "5.7.1", f"Recipient is suppressed: {reason}")
 
     def note(self, dispatcher: Dispatcher, recipient: str, outcome: Outcome) -> None:
         """A provider refused this recipient; kept when it is one that is asked to, and the refusal is for good."""
-        name, key = dispatcher.provider.name, recipient.lower()
-        if name not in self.names or outcome.reply.enhanced not in _HARD or key in self._reasons:
+        name, key, status = dispatcher.provider.name, mailbox_key(recipient), outcome.reply.enhanced
+        hard = status in _HARD or (status == _SUPPRESSED and dispatcher.provider.kind != "smtp")
+        if name not in self.names or not hard or key in self._reasons:
             return
         self._reasons[key] = reason = str(outcome.reply)
         self._keep(asyncio.create_task(self._write(recipient, reason, name)))

@@ -122,6 +122,11 @@ def build_notice(notice: Notice) -> bytes:
     return b"".join((*_header(notice, boundary, body.isascii()), b"\r\n", body))
 
 
+def build_text(notice: Notice) -> bytes:
+    """The part for people alone, as a plain mail, for APIs that carry no report."""
+    return b"".join((*_common_fields(notice), _text_part(notice, whole=False)))
+
+
 def status_of(reported: Reported) -> str:
     """The enhanced status code (RFC 3463): of the last reply, in the class of the action.
 
@@ -135,6 +140,12 @@ def status_of(reported: Reported) -> str:
 
 
 def _header(notice: Notice, boundary: str, seven_bit: bool) -> Iterator[bytes]:
+    yield from _common_fields(notice)
+    yield _field("Content-Type", f'multipart/report; report-type=delivery-status; boundary="{boundary}"')
+    yield _field("Content-Transfer-Encoding", "" if seven_bit else "8bit")  # RFC 2045 6.4: no less than the parts'
+
+
+def _common_fields(notice: Notice) -> Iterator[bytes]:
     actions = {reported.action for reported in notice.reported}
     message_id, _ = summary(notice.raw)
     answered = message_id if _MESSAGE_ID.fullmatch(message_id) else ""
@@ -147,8 +158,6 @@ def _header(notice: Notice, boundary: str, seven_bit: bool) -> Iterator[bytes]:
     yield _field("References", answered)
     yield _field("Auto-Submitted", "auto-replied")
     yield _field("MIME-Version", "1.0")
-    yield _field("Content-Type", f'multipart/report; report-type=delivery-status; boundary="{boundary}"')
-    yield _field("Content-Transfer-Encoding", "" if seven_bit else "8bit")  # RFC 2045 6.4: no less than the parts'
 
 
 def _boundary(content: bytes) -> str:
@@ -275,7 +284,11 @@ def _returned_message(notice: Notice) -> bytes:
         return b""
     if has_bare_newline(raw) or _NO_TEXT_LINES.search(raw):
         return b""
-    return _part("message/rfc822", strip_bcc(raw))
+    raw = strip_bcc(raw)
+    start = skip_mbox_line(raw)
+    # RFC 6532 3.7, RFC 6533 3: with UTF-8 in its header it is no message/rfc822
+    header = raw[start : header_end(raw, start)]
+    return _part("message/global" if not header.isascii() and _is_utf8(header) else "message/rfc822", raw)
 
 
 def _returned_header(raw: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from bridge.mime.fields import header_end, read_fields, skip_mbox_line
+from bridge.mime.fields import header_end, read_fields, skip_mbox_line, top_fields
 from bridge.model import Email, Envelope, same_recipient_key
 
 BULK_RECIPIENTS = 10  # more are a mailing, not a message to somebody
@@ -20,7 +20,7 @@ def fingerprint(content: bytes, envelope: Envelope) -> bytes:
     start = skip_mbox_line(content)
     end = header_end(content, start)
     known = {name.lower(): value.strip() for name, value in reversed(list(read_fields(content, start, end)))}
-    message_id = known.get(b"message-id", b"")
+    message_id = known.get(b"message-id", b"").strip(b"<> \t")
     if not message_id and not known.get(b"date"):
         return b""
     identity = [message_id] if message_id else [known.get(name, b"") for name in _IDENTITY]
@@ -32,6 +32,18 @@ def fingerprint(content: bytes, envelope: Envelope) -> bytes:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def is_report(raw: bytes) -> bool:
+    """A delivery report, ours or another system's: of its failure nobody is told, or two systems would tell each other for ever
+    (RFC 3834 2; APIs cannot send the null reverse path that would say it)."""
+    for name, value in top_fields(raw):
+        name, value = name.lower(), value.lower()
+        if name == b"content-type" and b"multipart/report" in value:
+            return True
+        if name == b"auto-submitted" and value.strip().startswith(b"auto-replied"):
+            return True
+    return False
 
 
 def is_bulk(email: Email, envelope: Envelope) -> bool:

@@ -64,6 +64,7 @@ class Provider(ABC):
     max_batch: int = 1  # messages in one request, at most
     max_batch_bytes: int = 0  # octets of the messages in one request, at most; 0: no limit known
 
+    passes_wishes: bool = False  # it may hand on what the client asked for by RFC 3461
     remote: str = ""  # the host that is spoken to, for notices
     # What the API last said of its rate: calls left, and seconds until there are more; None when it said nothing.
     allowance: tuple[int, float] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import aiosmtplib
@@ -21,7 +21,7 @@ from bridge.mime.fidelity import Carries, losses
 from bridge.mime.fields import strip_bcc
 from bridge.mime.rewrite import without_fields
 from bridge.mime.seven_bit import to_seven_bit
-from bridge.model import Addressing, Email, Envelope, Fault, Outcome
+from bridge.model import Addressing, Email, Envelope, Fault, Outcome, Wish
 from bridge.providers.answers import safe_words
 from bridge.providers.base import Policy, Provider, Unfit, Verified
 from bridge.providers.display import NEUTRAL
@@ -53,6 +53,7 @@ class SmtpSettings:
 
 class SmtpProvider(Provider):
     kind = "smtp"
+    passes_wishes = True
 
     def __init__(
         self, name: str, policy: Policy, settings: SmtpSettings, *, hostname: str = "", clock: Clock | None = None
@@ -114,10 +115,13 @@ class SmtpProvider(Provider):
             return
         encoding = "utf-8" if international else "ascii"
         options += ["SMTPUTF8"] if international else []
+        wishes = to.envelope if to.envelope and client.supports_extension("DSN") else None
+        options += _mail_options(wishes) if wishes else []
         await client.mail(to.reverse_path, options=options, encoding=encoding)
         for recipient in to.recipients:
+            asked = _rcpt_options(wishes.wish(recipient)) if wishes else []
             try:
-                await client.rcpt(recipient, encoding=encoding)
+                await client.rcpt(recipient, options=asked, encoding=encoding)
             except aiosmtplib.SMTPRecipientRefused as refused:
                 transaction.outcomes[recipient] = self._recipient(refused)
         if transaction.left:
@@ -125,7 +129,8 @@ class SmtpProvider(Provider):
             answer = await client.data(raw)
             words = safe_words(answer.message, self._secrets)
             found = _queue_id(words)
-            transaction.rest(Outcome(status="sent", reply=sent(found), detail=words, provider_message_id=found))
+            outcome = Outcome(status="sent", reply=sent(found), detail=words, provider_message_id=found)
+            transaction.rest(replace(outcome, passed_on=wishes is not None))
         else:
             await client.rset()
 
@@ -271,3 +276,12 @@ def _queue_id(words: str) -> str:
 def _close(client: aiosmtplib.SMTP | None) -> None:
     if client is not None:
         client.close()
+
+
+def _mail_options(envelope: Envelope) -> list[str]:
+    """RFC 3461 5.2.1: what the client asked for goes on as it came."""
+    return [f"{name}={value}" for name, value in (("RET", envelope.ret), ("ENVID", envelope.envid)) if value]
+
+
+def _rcpt_options(wish: Wish) -> list[str]:
+    return [f"{name}={value}" for name, value in (("NOTIFY", wish.notify), ("ORCPT", wish.orcpt)) if value]

@@ -46,6 +46,7 @@ class Result:
     unknown: bool = False
     blocked: bool = False
     lane: str | None = None
+    passed_on: bool = False  # what the sender wants to be told was asked of the next system (RFC 3461 5.2.1)
     keep_body: bool = False  # the body stays as long as the history (capture)
 
 
@@ -179,11 +180,13 @@ class Spool(Protocol):
         limit: int,
         lanes: Sequence[str] | None = None,
         provider: str = "",
+        sorting: bool = False,
     ) -> Sequence[Claimed]:
         """Take at most `limit` due messages with all their due recipients in `lanes` (None: in all); attempts + 1, leased.
 
         It is committed before anything is tried. The sources take turns, lane by lane; within a source the oldest message
         comes first. `provider`: who will try them, noted so that after a crash it is known who may have mailed them.
+        `sorting`: nothing will be tried, so no attempt is counted.
         """
 
     async def renew(self, queue_id: str, lease: Lease, until: float) -> bool:
@@ -193,19 +196,25 @@ class Spool(Protocol):
         """Write results; returns the addresses that were written (those still under this lease). An event per recipient."""
 
     async def give_back(
-        self, queue_id: str, lease: Lease, *, now: float, lanes: Mapping[str, str] | None = None
+        self,
+        queue_id: str,
+        lease: Lease,
+        *,
+        now: float,
+        lanes: Mapping[str, str] | None = None,
+        sorting: bool = False,
     ) -> int:
         """Undo a claim of which no attempt was begun: attempts - 1, due now, not interrupted; how many recipients.
 
-        `lanes`: where these recipients wait from now on.
+        `lanes`: where these recipients wait from now on; `sorting` as it was in the claim.
         """
 
     async def next_due(self, lanes: Sequence[str] | None = None) -> float | None:
         """When the next recipient in `lanes` (None: in all) is due, None when there is none; one of another lane that waits
         for a moment counts too, since only then its lane is looked at."""
 
-    async def lanes(self) -> Sequence[str]:
-        """The lanes in which somebody waits."""
+    async def lanes(self, *, ready_only: bool = False) -> Sequence[str]:
+        """The lanes in which somebody waits; `ready_only`: for his turn, not for a moment. Those cost a step each."""
 
     async def resume(self, lanes: Sequence[str], *, now: float, blocked_s: float = 0.0) -> int:
         """Everything in these lanes that waits for a moment because of its provider is due now; how many recipients.
@@ -231,15 +240,18 @@ class Spool(Protocol):
 
     async def add_post(self, post: Post) -> None: ...
 
-    async def due_posts(self, *, now: float, limit: int = 20) -> Sequence[Post]: ...
+    async def due_posts(self, *, now: float, limit: int = 20, target: str = "") -> Sequence[Post]:
+        """Those that are to be made now, to one target or (empty) to any, longest due first."""
 
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         """None: it is done with."""
 
     # what is remembered
 
-    async def remember(self, values: Mapping[str, str], *, now: float, durable: bool = False) -> None:
-        """Keep values by name over a restart."""
+    async def remember(
+        self, values: Mapping[str, str], *, now: float, durable: bool = False, posts: Sequence[Post] = ()
+    ) -> None:
+        """Keep values by name over a restart, an empty one is forgotten; with `posts` to be made, in one transaction."""
 
     async def recall(self, prefix: str = "") -> Mapping[str, str]: ...
 

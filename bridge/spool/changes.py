@@ -52,11 +52,12 @@ WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', '
     AND (lease_owner IS NULL OR leased_until <= :now)
 RETURNING queue_id
 """
-# The time on hold does not count towards expiry. Whoever releases has looked: lost answers are counted anew.
+# The time on hold does not count towards expiry. Lost answers are counted anew; who may have mailed it still may not be left.
 _RELEASE = """
 UPDATE recipient SET unknowns = 0,
     status = CASE WHEN attempts > 0 THEN 'deferred' ELSE 'queued' END, next_attempt_at = :now,
-    ready = 1, lane = '', expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
+    ready = 1, lane = CASE WHEN lane LIKE '=%' THEN lane ELSE '' END,
+    expires_at = expires_at + COALESCE(:now - blocked_at, 0), blocked_at = NULL
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status = 'held'
 RETURNING queue_id
 """

@@ -145,15 +145,17 @@ def _decided(entry: Intake, position: int, address: str, result: Result) -> Row:
         provider, clean(result.provider_message_id), code, enhanced, text,
         fault_column(result), entry.expires_at, None, blocked_at,
         lane_after(result, provider) or entry.lanes.get(address, ""), entry.source,
-        int(due is not None and due <= entry.now), wish.notify, wish.orcpt, _notice(entry, status, wish),
+        int(due is not None and due <= entry.now), wish.notify, wish.orcpt, _notice(entry, status, wish, result),
     )  # fmt: skip
 
 
-def _notice(entry: Intake, status: str, wish: Wish) -> str:
+def _notice(entry: Intake, status: str, wish: Wish, result: Result) -> str:
     """Of mail that was only noted the client heard all itself."""
     if not entry.queue:
         return ""
-    return "failure" if status in FAILED else "success" if status == "sent" and wish.wants("SUCCESS") else ""
+    if status in FAILED:
+        return "failure"
+    return "success" if status == "sent" and wish.wants("SUCCESS") and not result.passed_on else ""
 
 
 def lane_after(result: Result, provider: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ WHERE +ready = 0 AND +status IN ('queued', 'deferred') AND +next_attempt_at <= :
 )
 """
 PROMOTED_AT_ONCE = 1000
+MAX_REMEMBERED = 1000  # combinations of lanes whose last turn is remembered
 
 # The next (lane, source) after another in the index: a step costs the same however many wait in each.
 NEXT_SOURCE = """
@@ -60,10 +62,10 @@ SIZES = "SELECT queue_id, size FROM message WHERE queue_id IN (SELECT value FROM
 # What was begun and not recorded keeps its group, or gets its lost lease's epoch as one.
 CLAIM = """
 UPDATE recipient SET
-    attempts = attempts + 1,
-    begun = 1 + (begun > 0),
-    unknowns = unknowns + (begun > 0),
-    unknown_group = CASE WHEN begun > 0 THEN COALESCE(unknown_group, epoch) ELSE unknown_group END,
+    attempts = attempts + :tried,
+    begun = CASE WHEN :tried THEN 1 + (begun > 0) ELSE begun END,
+    unknowns = unknowns + (:tried AND begun > 0),
+    unknown_group = CASE WHEN :tried AND begun > 0 THEN COALESCE(unknown_group, epoch) ELSE unknown_group END,
     provider = CASE WHEN :provider = '' THEN provider ELSE :provider END,
     due_at = next_attempt_at, ready = 0,
     lease_owner = :owner, epoch = :epoch, leased_until = :until, next_attempt_at = :until
@@ -79,6 +81,7 @@ class Claim:
     limit: int
     lanes: tuple[str, ...] | None = None
     provider: str = ""
+    sorting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Unclaim:
     epoch: int
     queue_id: str = ""  # "": all messages of the claim
     lanes: Mapping[str, str] = field(default_factory=dict)  # address -> where it waits from now on
+    sorting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,35 +127,42 @@ class Turns:
 
     def _claim(self, db: sqlite3.Connection, one: Claim) -> int:
         db.execute(PROMOTE, {"now": one.now, "limit": max(PROMOTED_AT_ONCE, one.limit)})
-        ids = _within_bytes(db, self._choose(db, one))
+        chosen = self._choose(db, one)
+        ids = within_bytes(db, list(chosen))
         if not ids:
             return 0
+        self._last[one.lanes] = chosen[ids[-1]]
+        if len(self._last) > MAX_REMEMBERED:
+            self._last.clear()
         values = {
             "owner": one.lease.owner,
             "epoch": one.lease.epoch,
             "until": one.lease.until,
             "provider": one.provider,
+            "tried": int(not one.sorting),
             "lanes": None if one.lanes is None else json.dumps(one.lanes),
             "ids": json.dumps(ids),
         }
         return db.execute(CLAIM, values).rowcount
 
-    def _choose(self, db: sqlite3.Connection, one: Claim) -> list[str]:
-        """Messages, the sources in turn: each gets its share, and what one leaves goes to the others."""
-        pairs = self._next_pairs(db, one.lanes, one.limit)
-        chosen: dict[str, None] = {}
-        reached = dict.fromkeys(pairs, "")
-        while pairs and len(chosen) < one.limit:
+    def _choose(self, db: sqlite3.Connection, one: Claim) -> dict[str, tuple[str, str]]:
+        """Messages with the (lane, source) each is taken for: one of each source, then the next of each, up to the limit."""
+        found: dict[tuple[str, str], list[str]] = {}
+        left, pairs = one.limit, self._next_pairs(db, one.lanes, one.limit)
+        while pairs and left > 0:
             again = []
             for place, pair in enumerate(pairs):
-                share = -(-(one.limit - len(chosen)) // (len(pairs) - place))
-                found = [row[0] for row in db.execute(OLDEST, (*pair, reached[pair], share))] if share > 0 else []
-                chosen.update(dict.fromkeys(found))
-                if found and len(found) == share:
-                    reached[pair] = found[-1]
+                share = -(-left // (len(pairs) - place))
+                ids = found.setdefault(pair, [])
+                more = [row[0] for row in db.execute(OLDEST, (*pair, ids[-1] if ids else "", share))] if share else []
+                ids += more
+                left -= len(more)
+                if more and len(more) == share:
                     again.append(pair)
             pairs = again
-        return list(chosen)[: one.limit]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*found.values()))
+        owners = {queue_id: pair for pair, ids in reversed(found.items()) for queue_id in ids}
+        return {queue_id: owners[queue_id] for queue_id in turns if queue_id}
 
     def _next_pairs(self, db: sqlite3.Connection, lanes: tuple[str, ...] | None, limit: int) -> list[tuple[str, str]]:
         """At most `limit` of the (lane, source) that wait, cyclically from the one after the last."""
@@ -166,10 +177,6 @@ class Turns:
                 if (lane, source) in pairs or len(pairs) >= limit:
                     break
                 pairs.append((lane, source))
-        if pairs:
-            self._last[lanes] = pairs[-1]
-            if len(self._last) > 1000:
-                self._last.clear()
         return pairs
 
 
@@ -189,7 +196,8 @@ def _sources(db: sqlite3.Connection, lane: str, after: str | None) -> Iterator[s
         row = db.execute(NEXT_SOURCE, (lane, row[0])).fetchone()
 
 
-def _within_bytes(db: sqlite3.Connection, ids: list[str]) -> list[str]:
+def within_bytes(db: sqlite3.Connection, ids: list[str]) -> list[str]:
+    """The first of them, and further ones until all together have CLAIM_BYTES."""
     sizes = dict(db.execute(SIZES, (json.dumps(ids),))) if ids else {}
     taken: list[str] = []
     octets = 0
@@ -221,7 +229,8 @@ def give_back(db: sqlite3.Connection, args: Sequence[Unclaim]) -> list[int]:
 def _give_back(db: sqlite3.Connection, one: Unclaim) -> int:
     """As if never claimed; one that was interrupted before stays so."""
     return db.execute(
-        "UPDATE recipient SET attempts = attempts - 1, unknowns = unknowns - (begun > 1), begun = begun - 1,"
+        "UPDATE recipient SET attempts = attempts - :tried, unknowns = unknowns - (:tried AND begun > 1),"
+        " begun = begun - :tried,"
         " lease_owner = NULL, leased_until = NULL, next_attempt_at = :now, ready = 1,"
         " lane = COALESCE((SELECT value FROM json_each(:lanes) WHERE key = recipient.address), lane)"
         " WHERE lease_owner IS NOT NULL AND lease_owner = :owner AND epoch = :epoch"
@@ -231,6 +240,7 @@ def _give_back(db: sqlite3.Connection, one: Unclaim) -> int:
             "owner": one.owner,
             "epoch": one.epoch,
             "queue_id": one.queue_id,
+            "tried": int(not one.sorting),
             "lanes": json.dumps(dict(one.lanes)),
         },
     ).rowcount
@@ -271,7 +281,8 @@ UPDATE recipient SET
     ready = given.column15,
     notice = CASE
         WHEN recipient.notice <> 'done' AND given.column3 IN ('bounced', 'expired') THEN 'failure'
-        WHEN recipient.notice <> 'done' AND given.column3 = 'sent' AND instr(recipient.notify, 'SUCCESS') THEN 'success'
+        WHEN recipient.notice <> 'done' AND given.column3 = 'sent' AND NOT given.column16
+            AND instr(recipient.notify, 'SUCCESS') THEN 'success'
         ELSE recipient.notice END,
     begun = 0, leased_until = NULL, lease_owner = NULL
 FROM (VALUES {rows}) AS given
@@ -319,7 +330,7 @@ def _held(db: sqlite3.Connection, asked: list[tuple[Record, str]]) -> list[tuple
 
 def _write(db: sqlite3.Connection, rows: list[Row]) -> None:
     for part in parts(rows):
-        sql = _WRITE.format(rows=placeholders(15, len(part)))
+        sql = _WRITE.format(rows=placeholders(16, len(part)))
         db.execute(sql, [value for row in part for value in row])
 
 
@@ -334,5 +345,5 @@ def _result_row(one: Record, address: str) -> Row:
     return (
         one.queue_id, address, status, due, result.provider, clean(result.provider_message_id),
         code, enhanced, text, fault_column(result), int(result.unknown), int(paused), one.now,
-        lane_after(result, result.provider), int(due is not None and due <= one.now),
+        lane_after(result, result.provider), int(due is not None and due <= one.now), int(result.passed_on),
     )  # fmt: skip

@@ -41,7 +41,7 @@ SELECT queue_id FROM message WHERE EXISTS (
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which messages: those with a recipient that is all of this at once. `reason` is sought in its last reply and fault,
-    without case; `since`: the message came at this time or later."""
+    without case; `since`: the message came, or came to its end, at this time or later."""
 
     status: str = ""
     reason: str = ""
@@ -53,7 +53,9 @@ class Filter:
         return not (self.reason or self.provider or self.since)
 
     def takes(self, row: dict[str, Any]) -> bool:
-        return row["created_at"] >= self.since and any(self._takes(one) for one in row["recipients"])
+        return max(row["created_at"], row["resolved_at"] or 0.0) >= self.since and any(
+            self._takes(one) for one in row["recipients"]
+        )
 
     def _takes(self, one: dict[str, Any]) -> bool:
         said = f"{one['code'] or ''} {one['enhanced']} {one['text']} {one['fault']}".lower()
@@ -73,7 +75,7 @@ def list_messages(db: sqlite3.Connection, wanted: Filter, limit: int, before: st
         ids = _page(db, wanted.status, size, before or _AFTER_ALL)
         page = [_summary(row, recipients) for row, recipients in _rows(db, ids)]
         found += page if wanted.plain else filter(wanted.takes, page)
-        if len(ids) < size or (page and page[-1]["created_at"] < wanted.since):
+        if len(ids) < size:
             break
         before = ids[-1]
     return found[:limit]

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.model import mailbox_key
 from bridge.spool.base import Post
 from bridge.spool.values import insert
 
@@ -16,6 +17,7 @@ POST = ("id", "target", "body", "attempts", "next_attempt_at", "created_at")
 class Remember:
     values: Mapping[str, str]
     now: float
+    posts: tuple[Post, ...] = ()
 
 
 def remember(db: sqlite3.Connection, args: Sequence[Remember]) -> list[None]:
@@ -24,6 +26,7 @@ def remember(db: sqlite3.Connection, args: Sequence[Remember]) -> list[None]:
         kept = [(name, value, one.now) for name, value in one.values.items() if value]
         db.executemany("INSERT OR REPLACE INTO state (name, value, at) VALUES (?, ?, ?)", kept)
         db.executemany("DELETE FROM state WHERE name = ?", [(n,) for n, value in one.values.items() if not value])
+        insert_posts(db, one.posts)
     return [None] * len(args)
 
 
@@ -71,8 +74,9 @@ def add_posts(db: sqlite3.Connection, args: Sequence[Post]) -> list[None]:
     return [None] * len(args)
 
 
-def due_posts(db: sqlite3.Connection, now: float, limit: int) -> list[Post]:
-    rows = db.execute("SELECT * FROM post WHERE next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?", (now, limit))
+def due_posts(db: sqlite3.Connection, now: float, limit: int, target: str) -> list[Post]:
+    sql = "SELECT * FROM post WHERE next_attempt_at <= ? AND (? = '' OR target = ?) ORDER BY next_attempt_at LIMIT ?"
+    rows = db.execute(sql, (now, target, target, limit))
     return [
         Post(
             id=row["id"], target=row["target"], body=row["body"], attempts=row["attempts"], created_at=row["created_at"]
@@ -109,12 +113,12 @@ class Suppress:
 
 def suppress(db: sqlite3.Connection, args: Sequence[Suppress]) -> list[bool]:
     sql = "INSERT OR IGNORE INTO suppression (address, reason, provider, created_at) VALUES (?, ?, ?, ?)"
-    return [db.execute(sql, (one.address.lower(), one.reason, one.provider, one.now)).rowcount > 0 for one in args]
+    return [db.execute(sql, (mailbox_key(one.address), one.reason, one.provider, one.now)).rowcount > 0 for one in args]
 
 
 def unsuppress(db: sqlite3.Connection, args: Sequence[str]) -> list[bool]:
     sql = "DELETE FROM suppression WHERE address = ?"
-    return [db.execute(sql, (address.lower(),)).rowcount > 0 for address in args]
+    return [db.execute(sql, (mailbox_key(address),)).rowcount > 0 for address in args]
 
 
 def suppressions(db: sqlite3.Connection) -> dict[str, str]:

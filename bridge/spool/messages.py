@@ -51,8 +51,8 @@ def find_claimed(db: sqlite3.Connection, lease: Lease) -> list[Found]:
     return sorted(found.values(), key=lambda one: str(one.row["queue_id"]))
 
 
-def as_claimed(found: Found, raw: bytes, now: float) -> Claimed:
-    recipients = tuple(claimed_recipient(row, now) for row in found.recipients if row["ours"])
+def as_claimed(found: Found, raw: bytes, now: float, *, sorting: bool = False) -> Claimed:
+    recipients = tuple(claimed_recipient(row, now, sorting=sorting) for row in found.recipients if row["ours"])
     message = as_message(found.row, found.recipients, raw)
     return Claimed(message=message, lease=replace(found.lease), recipients=recipients)
 
@@ -89,13 +89,13 @@ def as_wish(row: sqlite3.Row) -> Wish:
     return Wish(row["notify"], row["orcpt"])
 
 
-def claimed_recipient(row: sqlite3.Row, now: float) -> ClaimedRecipient:
+def claimed_recipient(row: sqlite3.Row, now: float, *, sorting: bool = False) -> ClaimedRecipient:
     return ClaimedRecipient(
         address=row["address"],
         attempts=row["attempts"],
         expires_at=moved_expiry(row["expires_at"], row["blocked_at"], now),
         group=row["unknown_group"],
-        interrupted=row["begun"] > 1,
+        interrupted=row["begun"] > (0 if sorting else 1),
         unknowns=row["unknowns"],
         provider=row["provider"],
         last_reply=as_reply(row),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bridge.spool.base import Due, Post, Told
 from bridge.spool.intake import Intake, Retention, insert_messages
+from bridge.spool.leases import within_bytes
 from bridge.spool.memory import insert_posts
 from bridge.spool.messages import as_message, as_reply, as_wish
 from bridge.spool.retention import Resolved, resolve
@@ -50,7 +51,7 @@ class Found:
 
 
 def find(db: sqlite3.Connection, limit: int) -> list[Found]:
-    ids = json.dumps([row[0] for row in db.execute(_PENDING, (limit,))])
+    ids = json.dumps(within_bytes(db, [row[0] for row in db.execute(_PENDING, (limit,))]))
     found = {row["queue_id"]: Found(row, []) for row in db.execute(_MESSAGES, (ids,))}
     for row in db.execute(_RECIPIENTS, (ids,)):
         if row["queue_id"] in found:
@@ -93,10 +94,10 @@ def settle(db: sqlite3.Connection, args: Sequence[Settlement], *, retention: Ret
 
 def _settle(db: sqlite3.Connection, one: Settlement, retention: Retention) -> Resolved:
     queue_id = one.due.message.queue_id
-    for told in one.due.recipients:
-        db.execute(_SETTLE, (queue_id, told.address, told.kind))
-    insert_messages(db, one.messages, retention=retention)
-    insert_posts(db, one.posts)
+    settled = [db.execute(_SETTLE, (queue_id, told.address, told.kind)).rowcount for told in one.due.recipients]
+    if any(settled):  # else the operator was faster: retried or dropped, it is nothing to be told of
+        insert_messages(db, one.messages, retention=retention)
+        insert_posts(db, one.posts)
     return resolve(db, {queue_id: one.now}, retention)
 
 

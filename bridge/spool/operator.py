@@ -84,7 +84,8 @@ class SqliteOperator:
 
     async def suppress(self, address: str, reason: str, *, provider: str = "", now: float) -> bool:
         added: bool = await self._writer.submit(self._suppress, memory.Suppress(address, reason, provider, now))
-        self._bell.ring()
+        if not self._bell.ours:  # the daemon knows what it did itself
+            self._bell.ring()
         return added
 
     async def unsuppress(self, address: str) -> bool:

@@ -51,6 +51,11 @@ class Bell:
             raise RuntimeError("only the daemon's spool has a wake socket")
         return self._socket
 
+    @property
+    def ours(self) -> bool:
+        """Whether this process is the daemon that hears it."""
+        return self._socket is not None
+
     def on_ring(self, callback: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.socket.fileno(), self._heard, callback)

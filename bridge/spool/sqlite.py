@@ -109,6 +109,7 @@ class SqliteSpool(SqliteOperator):
             lease=lease,
             leased=leased if isinstance(leased, Mapping) else dict.fromkeys(leased, provider),
             provider=provider,
+            keep_body=any(result.keep_body for result in (results or {}).values()),
         )
         await self._put_entry(entry)
 
@@ -182,28 +183,29 @@ class SqliteSpool(SqliteOperator):
         limit: int,
         lanes: Sequence[str] | None = None,
         provider: str = "",
+        sorting: bool = False,
     ) -> Sequence[Claimed]:
         lease = Lease(owner=owner, epoch=next(self._epochs), until=now + lease_s)
         among = None if lanes is None else tuple(lanes)
-        if not await self._writer.submit(self._claim, leases.Claim(lease, now, limit, among, provider)):
+        if not await self._writer.submit(self._claim, leases.Claim(lease, now, limit, among, provider, sorting)):
             return ()
         try:
             found = await self._loader.run(find_claimed, lease)
         except SpoolError:
             with suppress(SpoolError):
-                await self._writer.submit(self._unclaim, leases.Unclaim(owner, now, lease.epoch))
+                await self._writer.submit(self._unclaim, leases.Unclaim(owner, now, lease.epoch, sorting=sorting))
             raise
-        loaded = [await self._load(one, now) for one in found]
+        loaded = [await self._load(one, now, sorting) for one in found]
         return tuple(one for one in loaded if one is not None)
 
-    async def _load(self, found: Found, now: float) -> Claimed | None:
+    async def _load(self, found: Found, now: float, sorting: bool) -> Claimed | None:
         """None for a message whose body is lost: it is held, and the queue goes on (a corrupt entry never stops it)."""
         try:
             raw = await self._read(found.row)
         except BodyLost as error:
             await self._set_aside(found, str(error), now)
             return None
-        return as_claimed(found, raw, now)
+        return as_claimed(found, raw, now, sorting=sorting)
 
     async def _read(self, row: sqlite3.Row) -> bytes:
         """Raises BodyLost."""
@@ -229,9 +231,15 @@ class SqliteSpool(SqliteOperator):
         return recorded.written
 
     async def give_back(
-        self, queue_id: str, lease: Lease, *, now: float, lanes: Mapping[str, str] | None = None
+        self,
+        queue_id: str,
+        lease: Lease,
+        *,
+        now: float,
+        lanes: Mapping[str, str] | None = None,
+        sorting: bool = False,
     ) -> int:
-        undone = leases.Unclaim(lease.owner, now, lease.epoch, queue_id, lanes or {})
+        undone = leases.Unclaim(lease.owner, now, lease.epoch, queue_id, lanes or {}, sorting)
         given: int = await self._writer.submit(self._unclaim, undone)
         return given
 
@@ -240,14 +248,15 @@ class SqliteSpool(SqliteOperator):
     async def next_due(self, lanes: Sequence[str] | None = None) -> float | None:
         return await self._reader.run(waiting.next_due, lanes)
 
-    async def lanes(self) -> Sequence[str]:
-        return await self._reader.run(waiting.lanes)
+    async def lanes(self, *, ready_only: bool = False) -> Sequence[str]:
+        return await self._reader.run(waiting.lanes, ready_only)
 
     async def resume(self, lanes: Sequence[str], *, now: float, blocked_s: float = 0.0) -> int:
         """In small transactions, before anything of it is claimed: what is due then has its whole lifetime."""
-        among, total = tuple(lanes), 0
-        while changed := await self._writer.submit(self._resume, waiting.Resume(among, now, WAITING_PAGE)):
-            total += changed
+        among, total, after = tuple(lanes), 0, (0.0, "")
+        while page := await self._loader.run(waiting.deferred_page, among, WAITING_PAGE, after):
+            total += await self._writer.submit(self._resume, waiting.Resume([q for _, q in page], among, now))
+            after = page[-1]
         if blocked_s > 0:
             for lane in among:
                 await self._lengthen_lane(lane, blocked_s, now)
@@ -296,17 +305,19 @@ class SqliteSpool(SqliteOperator):
     async def add_post(self, post: Post) -> None:
         await self._writer.submit(self._add_post, post)
 
-    async def due_posts(self, *, now: float, limit: int = 20) -> Sequence[Post]:
-        return await self._reader.run(memory.due_posts, now, limit)
+    async def due_posts(self, *, now: float, limit: int = 20, target: str = "") -> Sequence[Post]:
+        return await self._reader.run(memory.due_posts, now, limit, target)
 
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         await self._writer.submit(self._settle_post, memory.PostDone(post.id, next_attempt_at))
 
     # What is remembered
 
-    async def remember(self, values: Mapping[str, str], *, now: float, durable: bool = False) -> None:
+    async def remember(
+        self, values: Mapping[str, str], *, now: float, durable: bool = False, posts: Sequence[Post] = ()
+    ) -> None:
         operation = self._remember_well if durable else self._remember
-        await self._writer.submit(operation, memory.Remember(values, now))
+        await self._writer.submit(operation, memory.Remember(values, now, tuple(posts)))
 
     async def note_seen(self, fingerprint: bytes, reply: str, *, now: float) -> None:
         await self._writer.submit(self._note_seen, memory.Seen(fingerprint, reply, now))

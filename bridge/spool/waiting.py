@@ -24,14 +24,17 @@ _READY = "SELECT 1 FROM recipient INDEXED BY recipient_ready WHERE ready = 1 AND
 _ANY_READY = "SELECT 1 FROM recipient INDEXED BY recipient_ready WHERE ready = 1 LIMIT 1"
 _WAITING_LANES = "SELECT DISTINCT lane FROM recipient WHERE ready = 0 AND status IN ('queued', 'deferred')"
 
-# A page of a lane by queue id, so that a crash in between neither loses nor repeats much.
+# In the order of the index, on from where the last page ended: each row is looked at once.
 _PAGE = """
-SELECT DISTINCT queue_id FROM recipient INDEXED BY recipient_due
-WHERE ready = 0 AND status IN ('queued', 'deferred') AND lease_owner IS NULL
-    AND lane IN (SELECT value FROM json_each(:lanes)) AND fault IN ('provider', 'account') LIMIT :limit
+SELECT DISTINCT next_attempt_at, queue_id FROM recipient INDEXED BY recipient_due
+WHERE ready = 0 AND status IN ('queued', 'deferred') AND (next_attempt_at, queue_id) > (:at, :queue_id)
+    AND lease_owner IS NULL AND lane IN (SELECT value FROM json_each(:lanes)) AND fault IN ('provider', 'account')
+ORDER BY next_attempt_at, queue_id LIMIT :limit
 """
+# Of what was begun and not recorded it is known who may have mailed it (leases.PROMOTE).
 _RESUME = """
-UPDATE recipient SET ready = 1, next_attempt_at = :now
+UPDATE recipient SET ready = 1, next_attempt_at = :now,
+    lane = CASE WHEN begun > 0 AND provider <> '' THEN '=' || provider ELSE lane END
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND lane IN (SELECT value FROM json_each(:lanes))
     AND +ready = 0 AND status IN ('queued', 'deferred') AND lease_owner IS NULL
 """
@@ -57,9 +60,9 @@ WHERE queue_id = :queue_id AND address = :address AND ready = 1 AND status IN ('
 """
 
 
-def lanes(db: sqlite3.Connection) -> list[str]:
-    """Of what is due, and of what waits: at a start, when all leases have been voided, this is looked up once."""
-    found = dict.fromkeys(row[0] for row in db.execute(_WAITING_LANES))
+def lanes(db: sqlite3.Connection, ready_only: bool) -> list[str]:
+    """Of what is due, a step for each; and, unless `ready_only`, of what waits for a moment, row by row."""
+    found = {} if ready_only else dict.fromkeys(row[0] for row in db.execute(_WAITING_LANES))
     row = db.execute(FIRST_LANE).fetchone()
     while row:
         found[row[0]] = None
@@ -91,22 +94,30 @@ def oldest(db: sqlite3.Connection) -> float | None:
     return None if row is None else float(row[0])
 
 
+def deferred_page(
+    db: sqlite3.Connection, among: Sequence[str], limit: int, after: tuple[float, str]
+) -> list[tuple[float, str]]:
+    """(due, queue id) of what waits in these lanes because of its provider, beyond `after`."""
+    values = {"lanes": json.dumps(among), "limit": limit, "at": after[0], "queue_id": after[1]}
+    return [(row[0], row[1]) for row in db.execute(_PAGE, values)]
+
+
 @dataclass(frozen=True, slots=True)
 class Resume:
+    """`ids`: a page of `deferred_page`."""
+
+    ids: Sequence[str]
     lanes: tuple[str, ...]
     now: float
-    limit: int
 
 
 def resume(db: sqlite3.Connection, args: Sequence[Resume]) -> list[int]:
-    """How many recipients are due now that were not; 0 when there is nothing more to do."""
+    """How many recipients are due now that were not."""
     return [_resume(db, one) for one in args]
 
 
 def _resume(db: sqlite3.Connection, one: Resume) -> int:
-    among = json.dumps(one.lanes)
-    ids = [row[0] for row in db.execute(_PAGE, {"lanes": among, "limit": one.limit})]
-    return db.execute(_RESUME, {"ids": json.dumps(ids), "lanes": among, "now": one.now}).rowcount if ids else 0
+    return db.execute(_RESUME, {"ids": json.dumps(one.ids), "lanes": json.dumps(one.lanes), "now": one.now}).rowcount
 
 
 @dataclass(frozen=True, slots=True)

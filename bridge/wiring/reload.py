@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from bridge.config.provider_base import ProviderBase
 from bridge.config.settings import Settings
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.providers.base import Provider
 from bridge.wiring import delivery, smtp
 from bridge.wiring.providers import build_provider
 
@@ -27,7 +30,11 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     A provider whose own settings are the same goes on as it is, but is tried at once if it was left alone.
     """
     before = daemon.settings
-    dispatchers, gone = _dispatchers(daemon, settings)
+    dispatchers, gone = await _dispatchers(daemon, settings)
+    # Nobody begins before what was kept back has its whole lifetime again.
+    waiting = [one for one in dispatchers if any(not old.breaker.closed for old in gone)]
+    for one in waiting:
+        one.resuming = True
     daemon.settings = settings
     daemon.suppressions.names = delivery.suppressing(settings)
     daemon.listen_to(dispatchers)
@@ -44,31 +51,55 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     daemon.alerts.rules = delivery.alert_rules(settings)
     daemon.posts.targets = delivery.targets(settings)
     daemon.auth.replace(smtp.users(settings))
-    rates = smtp.rates(settings)
-    for service in daemon.services:
-        service.rates = rates
-    for one in gone:
-        await _retire(daemon, one)
+    if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
+        rates = smtp.rates(settings)
+        for service in daemon.services:
+            service.rates = rates
+    try:
+        for one in gone:
+            await _retire(daemon, one)
+    finally:
+        for one in waiting:
+            one.resuming = False
     daemon.runner.hurry()
     log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
 
 
-def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatcher], list[Dispatcher]]:
-    """Those from now on, and those that are no longer used."""
+async def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatcher], list[Dispatcher]]:
+    """Those from now on, and those that are no longer used. Raises ProviderError."""
     before = daemon.settings
     running = {old.name: (old, one) for old, one in zip(before.provider, daemon.dispatchers.all, strict=True)}
+    changed = [
+        chosen
+        for chosen in settings.provider
+        if chosen.name not in running or running[chosen.name][0] != chosen or before.breaker != settings.breaker
+    ]
+    built = await _build(changed, settings)
     found: list[Dispatcher] = []
     for chosen in settings.provider:
-        old, one = running.get(chosen.name, (None, None))
-        if one is None or old != chosen or before.breaker != settings.breaker:
-            made = delivery.dispatcher(chosen, build_provider(chosen, settings), settings, daemon.clock)
+        _, one = running.get(chosen.name, (None, None))
+        if chosen.name in built:
+            made = delivery.dispatcher(chosen, built[chosen.name], settings, daemon.clock)
             if one is not None:
-                made.limiter.counted = one.limiter.counted
-            one = made
-        else:
+                made.limiter.inherit(one.limiter)
+            found.append(made)
+        elif one is not None:
             one.breaker.hurry()
-        found.append(one)
+            found.append(one)
     return found, [one for _, one in running.values() if one not in found]
+
+
+async def _build(changed: Sequence[ProviderBase], settings: Settings) -> dict[str, Provider]:
+    """All of them, or none is left open. Raises ProviderError."""
+    built: dict[str, Provider] = {}
+    try:
+        for chosen in changed:
+            built[chosen.name] = build_provider(chosen, settings)
+    except BaseException:
+        for provider in built.values():
+            await provider.aclose()
+        raise
+    return built
 
 
 async def _retire(daemon: Daemon, one: Dispatcher) -> None:

@@ -8,6 +8,7 @@ from bridge.config.settings import Settings
 from bridge.smtp.auth import User
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
+from bridge.units import Rate
 
 
 def users(settings: Settings) -> list[User]:
@@ -22,12 +23,17 @@ def users(settings: Settings) -> list[User]:
     ]
 
 
+def rates_of(settings: Settings) -> tuple[dict[str, Rate], Rate | None]:
+    """By user, and for each client without a login."""
+    return {user.name: user.rate for user in settings.user if user.rate}, settings.smtp.rate_per_client
+
+
 def rates(settings: Settings) -> Rates | None:
     """None when nobody is limited."""
-    per_user = {user.name: user.rate for user in settings.user if user.rate}
-    if not per_user and settings.smtp.rate_per_client is None:
+    per_user, per_client = rates_of(settings)
+    if not per_user and per_client is None:
         return None
-    return Rates(per_user=per_user, per_client=settings.smtp.rate_per_client, clock=time.monotonic)
+    return Rates(per_user=per_user, per_client=per_client, clock=time.monotonic)
 
 
 def policy(settings: Settings, index: int) -> ListenerPolicy:

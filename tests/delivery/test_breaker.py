@@ -23,7 +23,7 @@ CONGESTED = Outcome(status="deferred", reply=Reply(451, "4.4.5", "x"), fault=Fau
 def opened(outcome: Outcome = BUSY, at: float = 0.0) -> Breaker:
     breaker = Breaker(POLICY)
     for _ in range(3):
-        breaker.note(outcome, now=at, probe=False)
+        breaker.note(outcome, now=at)
     assert not breaker.closed
     return breaker
 
@@ -82,34 +82,34 @@ def test_it_opens_when_enough_calls_of_the_window_failed() -> None:
     breaker = Breaker(POLICY)
     notes = [(0.0, SENT), (1.0, SENT), (2.0, BUSY), (3.0, UNREACHED), (4.0, LOST)]
 
-    assert [breaker.note(outcome, now=at, probe=False) for at, outcome in notes] == [None] * 4 + ["opened"]
+    assert [breaker.note(outcome, now=at) for at, outcome in notes] == [None] * 4 + ["opened"]
 
 
 def test_three_of_seven_do_not_open_it_and_four_of_eight_do() -> None:
     breaker = Breaker(POLICY)
     for n in range(4):
-        breaker.note(SENT, now=n, probe=False)
-    assert [breaker.note(BUSY, now=5 + n, probe=False) for n in range(4)] == [None, None, None, "opened"]
+        breaker.note(SENT, now=n)
+    assert [breaker.note(BUSY, now=5 + n) for n in range(4)] == [None, None, None, "opened"]
 
 
 def test_failures_that_are_long_ago_do_not_count() -> None:
     breaker = Breaker(POLICY)
-    changes = [breaker.note(BUSY, now=at, probe=False) for at in (0, 1, 61, 62)]
+    changes = [breaker.note(BUSY, now=at) for at in (0, 1, 61, 62)]
 
     assert changes == [None, None, None, None]
-    assert breaker.note(BUSY, now=63, probe=False) == "opened"
+    assert breaker.note(BUSY, now=63) == "opened"
 
 
 def test_refused_recipients_and_messages_never_open_it() -> None:
     breaker = Breaker(POLICY)
 
-    assert {breaker.note(REFUSED, now=0, probe=False) for _ in range(100)} == {None}
+    assert {breaker.note(REFUSED, now=0) for _ in range(100)} == {None}
 
 
 def test_a_fault_of_the_account_opens_it_at_once() -> None:
     breaker = Breaker(POLICY)
 
-    assert breaker.note(BAD_KEY, now=0, probe=False) == "blocked"
+    assert breaker.note(BAD_KEY, now=0) == "blocked"
     assert (breaker.state, breaker.blocked, breaker.reason) == ("blocked", True, "bad key")
 
 
@@ -122,22 +122,22 @@ def test_one_probe_at_a_time_after_the_wait() -> None:
     assert (breaker.state, breaker.may_probe(10)) == ("half-open", False)
 
 
-@pytest.mark.parametrize("outcome", [SENT, REFUSED, CONGESTED])
+@pytest.mark.parametrize("outcome", [SENT, REFUSED, CONGESTED, ODD])
 def test_a_provider_that_answers_the_probe_is_back(outcome: Outcome) -> None:
     breaker = opened()
-    breaker.begin_probe()
+    probe = breaker.begin_probe()
 
-    assert breaker.note(outcome, now=12, probe=True) == "closed"
+    assert breaker.note(outcome, now=12, probe=probe) == "closed"
     assert breaker.state == "closed"
-    assert [breaker.note(BUSY, now=13, probe=False) for _ in range(3)] == [None, None, "opened"]
+    assert [breaker.note(BUSY, now=13) for _ in range(3)] == [None, None, "opened"]
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_the_maximum() -> None:
     breaker, now, waits = opened(), 0.0, []
     for _ in range(4):
         now = breaker.until
-        breaker.begin_probe()
-        assert breaker.note(BUSY, now=now, probe=True) is None
+        probe = breaker.begin_probe()
+        assert breaker.note(BUSY, now=now, probe=probe) is None
         waits.append(breaker.until - now)
 
     assert waits == [20, 35, 35, 35]
@@ -146,14 +146,13 @@ def test_each_failed_probe_doubles_the_wait_up_to_the_maximum() -> None:
 def test_calls_that_were_under_way_when_it_opened_close_nothing() -> None:
     breaker = opened()
 
-    assert breaker.note(SENT, now=1, probe=False) is None
+    assert breaker.note(SENT, now=1) is None
     assert breaker.state == "open"
 
 
 def test_a_probe_that_was_not_made_lets_another_one_go_after_the_wait() -> None:
     breaker = opened()
-    breaker.begin_probe()
-    breaker.end_probe(20)
+    breaker.end_probe(breaker.begin_probe(), 20)
 
     assert not breaker.may_probe(29)
     assert breaker.may_probe(30)
@@ -161,25 +160,25 @@ def test_a_probe_that_was_not_made_lets_another_one_go_after_the_wait() -> None:
 
 def test_a_quota_is_tried_again_when_the_provider_said_so() -> None:
     breaker = Breaker(POLICY)
-    breaker.note(replace(BAD_KEY, retry_after=4000, quota=True), now=0, probe=False)
+    breaker.note(replace(BAD_KEY, retry_after=4000, quota=True), now=0)
 
     assert breaker.until == 4000
 
 
 def test_an_account_that_is_still_refused_stays_blocked_and_is_told_once() -> None:
     breaker = Breaker(POLICY)
-    breaker.note(BAD_KEY, now=0, probe=False)
-    breaker.begin_probe()
+    breaker.note(BAD_KEY, now=0)
+    probe = breaker.begin_probe()
 
-    assert breaker.note(BAD_KEY, now=10, probe=True) is None
+    assert breaker.note(BAD_KEY, now=10, probe=probe) is None
     assert (breaker.state, breaker.until) == ("blocked", 30)
 
 
 def test_a_fault_of_the_account_while_it_is_open_blocks_it() -> None:
     breaker = opened()
-    breaker.begin_probe()
+    probe = breaker.begin_probe()
 
-    assert breaker.note(BAD_KEY, now=10, probe=True) == "blocked"
+    assert breaker.note(BAD_KEY, now=10, probe=probe) == "blocked"
 
 
 def test_the_operator_may_have_it_tried_at_once() -> None:
@@ -192,4 +191,33 @@ def test_the_operator_may_have_it_tried_at_once() -> None:
 def test_being_told_to_slow_down_never_opens_it() -> None:
     breaker = Breaker(POLICY)
 
-    assert {breaker.note(CONGESTED, now=0, probe=False) for _ in range(50)} == {None}
+    assert {breaker.note(CONGESTED, now=0) for _ in range(50)} == {None}
+
+
+def test_a_late_answer_of_an_earlier_probe_says_nothing_of_the_present_one() -> None:
+    breaker = opened()
+    first = breaker.begin_probe()
+    breaker.end_probe(first, 10)
+    second = breaker.begin_probe()
+    breaker.end_probe(first, 30)
+
+    assert breaker.state == "half-open"
+    assert breaker.note(BUSY, now=31, probe=first) is None
+    assert breaker.until == 20
+    assert breaker.note(SENT, now=32, probe=second) == "closed"
+
+
+def test_a_block_from_before_a_restart_is_tried_with_the_first_message() -> None:
+    breaker = Breaker(POLICY)
+    breaker.restore_blocked(100.0, "bad key")
+    assert (breaker.state, breaker.may_probe(500.0)) == ("blocked", True)
+
+    assert breaker.note(SENT, now=500.0, probe=breaker.begin_probe()) == "closed"
+    assert (breaker.was_blocked, breaker.since) == (True, 100.0)
+
+
+def test_a_quota_that_asks_for_years_is_looked_at_every_day() -> None:
+    breaker = Breaker(POLICY)
+    breaker.note(replace(BAD_KEY, retry_after=1e9, quota=True), now=0)
+
+    assert breaker.until == 86400

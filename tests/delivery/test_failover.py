@@ -235,3 +235,149 @@ async def test_two_providers_that_wait_long_are_both_passed_over_until_one_is_th
 
     assert len(main.requests) == 1
     assert set((await one.statuses()).values()) == {"sent"}
+
+
+TOO_BIG = Outcome(status="bounced", reply=Reply(552, "5.3.4", "too big"), fault=Fault.MESSAGE)
+
+
+async def test_what_is_too_large_for_one_goes_to_the_next_and_is_refused_where_there_is_none(bench: Make) -> None:
+    main, backup = providers = pair(TOO_BIG, backup=SENT)
+    one = bench(providers=providers)
+    await one.put()
+    await one.quiet()
+    assert await one.statuses() == {BOB: "sent"}
+    backup.answers = [TOO_BIG]
+    with structlog.testing.capture_logs():
+        await one.put("eve@example.org")
+        await one.quiet()
+
+    assert (len(main.requests), len(backup.requests)) == (2, 2)
+    assert (await one.statuses())["eve@example.org"] == "bounced"
+
+
+async def test_of_a_probe_with_many_calls_the_first_decides(bench: Make) -> None:
+    main = ScriptedProvider(BUSY, name="main", separate=True)
+    one = bench(providers=[main], breaker=QUICK)
+    with structlog.testing.capture_logs():
+        await one.put(*(f"r{n}@example.org" for n in range(20)))
+        await one.until(lambda: not one.dispatcher.breaker.closed)
+        await one.until(one._is_quiet_or_waits)
+        before = len(main.requests)
+        one.clock.advance(10)
+        one.runner.wake()
+        await one.until(one._is_quiet_or_waits)
+        assert len(main.requests) == before + 1
+        main.answers = [SENT]
+        for _ in range(4):
+            one.clock.advance(40)
+            one.runner.wake()
+            await one.until(one._is_quiet_or_waits)
+
+    assert set((await one.statuses()).values()) == {"sent"}
+    assert one.dispatcher.breaker.closed
+
+
+async def test_a_batch_that_fails_is_one_lesson_for_the_breaker(bench: Make) -> None:
+    main = ScriptedProvider(BUSY, SENT, name="main", max_batch=10)
+    one = bench(providers=[main], breaker=BreakerPolicy(failures=5))
+    await one.quiet()
+    await one.put_together(*(one.message(f"r{n}@example.org") for n in range(10)))
+    await one.quiet()
+
+    assert one.dispatcher.breaker.closed
+    await one.advance(2)
+    assert set((await one.statuses()).values()) == {"sent"}
+
+
+async def test_a_bound_recipient_is_judged_by_its_own_address_alone(bench: Make) -> None:
+    from bridge.providers.base import Unfit
+
+    class AsciiOnly(ScriptedProvider):
+        def unfit(self, email: Any, envelope: Any) -> Unfit | None:
+            foreign = not all(recipient.isascii() for recipient in envelope.recipients)
+            return Unfit(reply=Reply(553, "5.6.7", "x"), losses=("x",)) if foreign else None
+
+    main, other = AsciiOnly(LOST, SENT, name="main"), ScriptedProvider(name="other")
+    routes = [Route(providers=("other",), recipient="j*"), Route(providers=("main",))]
+    one = bench(providers=[main, other], routes=routes)
+    await one.put("ann@example.org", "j\u00f6rg@example.org")
+    await one.quiet()
+    await one.advance(2)
+
+    assert set((await one.statuses()).values()) == {"sent"}
+    assert len(main.requests) == 2
+
+
+async def test_a_defect_before_any_call_defers_like_any_other(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ScriptedProvider(name="main")
+    one = bench(providers=[main])
+    monkeypatch.setattr(main, "calls", lambda *args: 1 / 0)
+    with structlog.testing.capture_logs() as lines:
+        await one.put()
+        await one.quiet()
+
+    assert await one.statuses() == {BOB: "deferred"}
+    assert len([line for line in lines if line["event"] == "attempt.error"]) == 1
+    monkeypatch.undo()
+    await one.advance(2)
+    assert await one.statuses() == {BOB: "sent"}
+
+
+async def test_mail_that_waits_in_a_lane_nobody_told_of_is_found(bench: Make, spool: Any) -> None:
+    one = bench(SENT)
+    await one.quiet()
+    message = one.message()
+    await spool.put(message, lanes={BOB: ""})  # as the operator's commands leave it, and their bell was lost
+    await one.advance(5)
+    await one.advance(5)
+
+    assert await one.statuses() == {BOB: "sent"}
+
+
+async def test_killed_in_an_attempt_with_a_provider_that_is_then_removed_it_is_held(
+    bench: Make, spool: Any, clock: Any
+) -> None:
+    one = bench(providers=[ScriptedProvider(name="new")], mark="2")
+    await one.quiet()
+    await spool.put(one.message(), lanes={BOB: "old#1"})
+    assert await spool.claim(owner="dead", now=clock.now(), lease_s=60, limit=1, lanes=["old#1"], provider="old")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(4):
+            one.clock.advance(30)
+            one.runner.wake()
+            await one.until(one._is_quiet_or_waits)
+        await one.until(lambda: not one.runner._works)
+
+    assert await one.statuses() == {BOB: "held"}
+    assert [line["provider"] for line in lines if line["event"] == "provider.missing"] == ["old"]
+    assert one.provider.requests == []
+
+
+async def test_mail_that_has_no_route_any_more_is_held_and_not_bounced(bench: Make, spool: Any) -> None:
+    before = bench(BUSY)
+    await before.put()
+    await before.quiet()
+    await before.stop()
+    main = ScriptedProvider(name="main")
+    one = bench(providers=[main], routes=[Route(providers=("main",), user="bob")], mark="2")
+    with structlog.testing.capture_logs() as lines:
+        await one.quiet()
+        await one.advance(6)
+
+    assert await one.statuses() == {BOB: "held"}
+    assert [line["event"] for line in lines if "route" in line["event"]] == ["message.no_route"]
+
+
+async def test_sorting_that_is_interrupted_is_no_attempt(bench: Make, spool: Any, clock: Any) -> None:
+    one = bench(providers=[ScriptedProvider(name="main", on_unknown="hold")], mark="2")
+    one.task.cancel()
+    await asyncio.gather(one.task, return_exceptions=True)
+    await spool.put(one.message(), lanes={BOB: "main#1"})
+    assert await spool.claim(owner="dead", now=clock.now(), lease_s=60, limit=1, lanes=["main#1"], sorting=True)
+    clock.advance(61)
+    one.task = asyncio.create_task(one.runner.run())
+    await one.quiet()
+    await one.advance(5)
+
+    assert await one.statuses() == {BOB: "sent"}
+    assert [r["attempts"] for r in await one.recipients()] == [1]

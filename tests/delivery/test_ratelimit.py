@@ -197,3 +197,32 @@ def test_a_header_that_says_no_calls_are_left_is_believed() -> None:
     one.told(0, 1e9, NOON + 100)
 
     assert one.wait(NOON + 100) == 0  # nobody's rate limit lasts for years
+
+
+def test_a_provider_that_asks_for_years_is_tried_after_an_hour_and_when_the_operator_says_so() -> None:
+    one = limiter()
+    one.congested(NOON, 3e8)
+    assert one.wait(NOON) == 3600
+    one.hurry()
+
+    assert one.wait(NOON) <= 1.0
+
+
+def test_a_429_without_a_pause_is_one_lesson_for_all_that_are_under_way() -> None:
+    one = limiter()
+    for _ in range(10):
+        one.congested(NOON, 0)
+
+    assert one.wait(NOON) == 1
+    assert one._spacing <= 1
+
+
+def test_after_a_reload_the_limits_go_on_counting() -> None:
+    one, other = limiter(rate="2/h"), limiter(rate="2/h", max_per_day=10)
+    one.take(NOON, 2)
+    other.inherit(one)
+
+    assert other.wait(NOON) > 3500
+    changed = limiter(rate="5/h")
+    changed.inherit(one)
+    assert changed.wait(NOON) == 0

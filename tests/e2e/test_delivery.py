@@ -15,7 +15,7 @@ from bridge import metrics
 from bridge.config.load import load_settings
 from bridge.sandbox import Failure, Sandbox
 from tests.conftest import environment
-from tests.delivery.conftest import every_line
+from tests.delivery.conftest import FakeClock, every_line
 from tests.e2e.conftest import KEY, eventually, rest, statuses
 from tests.e2e.test_notices import Hook
 
@@ -271,6 +271,44 @@ async def test_one_that_still_runs_is_waited_for_and_a_refused_one_does_not_coun
     assert len(sandbox.messages) == 1
 
 
+@pytest.mark.parametrize("method", ["find_seen", "note_seen"])
+async def test_a_disk_that_refuses_costs_no_duplicate(
+    method: str, sandbox: Sandbox, start_daemon: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bridge.spool.base import SpoolError
+
+    daemon = await start_daemon(**rest(sandbox.url, SMTP_BRIDGE_RELAY__DEDUPE_WINDOW="10m"))
+    client = await connect(daemon.listeners[0].port)
+
+    async def refuse(*args: Any, **named: Any) -> None:
+        raise SpoolError("broken")
+
+    monkeypatch.setattr(daemon.spool, method, refuse)
+    with structlog.testing.capture_logs():
+        reply = await client.send(content=b"From: a@example.com\r\nMessage-ID: <1@x>\r\n\r\nx\r\n")
+
+    assert reply.startswith("250 2.0.0 Ok: sent")
+    assert len(sandbox.messages) == 1
+
+
+async def test_over_lmtp_who_waits_for_the_same_mail_hears_of_each_recipient_itself(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    daemon = await start_daemon(
+        **rest(sandbox.url, SMTP_BRIDGE_RELAY__DEDUPE_WINDOW="10m", SMTP_BRIDGE_SMTP__LISTENER__PROTOCOL="lmtp")
+    )
+    clients = [await connect(daemon.listeners[0].port, "LHLO client.example") for _ in range(2)]
+    sandbox.fail(Failure(mode="slow", seconds=0.2, recipient=BOB))
+    sandbox.fail(Failure(status=422, recipient="eve@example.org"))
+
+    async def send(client: Any) -> list[str]:
+        content = b"From: a@example.com\r\nMessage-ID: <1@x>\r\n\r\nx\r\n"
+        return [await client.send(BOB, "eve@example.org", content=content), await client.reply()]
+
+    replies = await asyncio.gather(*(send(client) for client in clients))
+    assert [[reply[:3] for reply in one] for one in replies] == [["250", "554"], ["250", "554"]]
+
+
 async def test_mails_that_say_nothing_of_their_identity_are_all_sent(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
@@ -416,6 +454,40 @@ async def test_what_is_told_survives_a_restart_and_is_not_told_again(sandbox: Sa
             await daemon.stop()
 
     assert [line["kind"] for line in lines if line["event"] == "alert.raised"] == ["disk"]
+
+
+async def test_a_block_and_its_alert_outlive_a_restart_and_mail_keeps_its_lifetime(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    clock = FakeClock()
+    variables = rest(
+        sandbox.url,
+        SMTP_BRIDGE_BREAKER__WAIT="5m",
+        SMTP_BRIDGE_BREAKER__MAXIMUM="5m",
+        SMTP_BRIDGE_ALERT__QUEUE_AGE="0",
+        SMTP_BRIDGE_RETRY__DELAY_NOTICE="0",
+    )
+    sandbox.fail("401")
+    with structlog.testing.capture_logs() as lines:
+        daemon = await start_daemon(clock, **variables)
+        client = await connect(daemon.listeners[0].port)
+        for n in range(3):
+            assert (await client.send(f"r{n}@example.org")).startswith("250 2.0.0 Ok: queued")
+        await daemon.housekeeping.look()
+        await daemon.housekeeping.stand()
+        await daemon.stop()
+        clock.advance(3 * 86400)
+        daemon = await start_daemon(clock, **variables)
+        await daemon.housekeeping.house()
+        await daemon.housekeeping.look()
+        assert daemon.dispatchers.first.breaker.blocked
+        assert set((await statuses(daemon)).values()) <= {"queued", "deferred"}
+        sandbox.recover()
+        daemon.runner.hurry()
+        await eventually(lambda: _are(daemon, {f"r{n}@example.org": "sent" for n in range(3)}))
+        await daemon.housekeeping.look()
+
+    assert [line["event"] for line in lines if line["event"].startswith("alert.")] == ["alert.raised"]
 
 
 async def test_the_status_that_others_look_at_is_true(sandbox: Sandbox, start_daemon: Any, connect: Any) -> None:

@@ -14,6 +14,7 @@ import orjson
 import pytest
 from flufl.bounce import all_failures
 
+from bridge.model import Wish
 from bridge.sandbox import Failure, Sandbox
 from tests.delivery.conftest import FakeClock
 from tests.e2e.conftest import KEY, eventually, rest, statuses
@@ -216,6 +217,121 @@ async def test_a_notice_that_fails_itself_causes_no_other(sandbox: Sandbox, star
     assert sandbox.messages == []
 
 
+async def test_a_report_of_another_system_that_fails_causes_no_other(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    daemon = await start_daemon(**raw(sandbox.url))
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail(REFUSED)
+    for field in (
+        b"Auto-Submitted: auto-replied",
+        b"Content-Type: multipart/report; report-type=delivery-status; boundary=b",
+    ):
+        content = b"From: mta@elsewhere.example\r\n" + field + b"\r\nSubject: x\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"
+        assert (await client.send(BOB, content=content)).startswith("250")
+    await eventually(lambda: _all_over(daemon, 2))
+
+    assert sandbox.messages == []
+
+
+@pytest.mark.parametrize("kind", ["brevo", "mailersend"])
+async def test_where_an_api_takes_no_report_its_text_is_sent(
+    kind: str, sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    daemon = await start_daemon(
+        SMTP_BRIDGE_PROVIDER__KIND=kind,
+        SMTP_BRIDGE_PROVIDER__API_KEY=KEY,
+        SMTP_BRIDGE_PROVIDER__URL=sandbox.twin_url(kind),
+        SMTP_BRIDGE_RELAY__MODE="queue",
+    )
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail(Failure(status=400 if kind == "brevo" else 422, provider=kind, recipient=BOB))
+    await asked(client)
+    await eventually(lambda: any(m.recipients == ("ann@example.com",) for m in sandbox.received(kind)))
+
+    report = next(m for m in sandbox.received(kind) if m.recipients == ("ann@example.com",))
+    assert report.mail is not None
+    assert BOB in report.mail.text
+
+
+async def test_a_report_too_large_for_the_provider_goes_with_the_header_alone(
+    sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    daemon = await start_daemon(**raw(sandbox.url, SMTP_BRIDGE_PROVIDER__MAX_SIZE="300KiB"))
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail(REFUSED)
+    content = b"From: ann@example.com\r\nSubject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 306
+    assert (await client.send(BOB, content=content)).startswith("250")
+    await eventually(lambda: reports(sandbox))
+
+    ((_, report),) = reports(sandbox)
+    assert [part.get_content_type() for part in report.iter_parts()][2] == "text/rfc822-headers"
+
+
+async def test_a_smarthost_that_offers_dsn_is_asked_what_the_client_asked(
+    start_daemon: Any, connect: Any, tmp_path: Any
+) -> None:
+    next_hop = await start_daemon(SMTP_BRIDGE_PROVIDER__KIND="capture")
+    envelopes = []
+    submit = next_hop.submission.submit
+
+    def watched(envelope: Any, *args: Any, **named: Any) -> Any:
+        envelopes.append(envelope)
+        return submit(envelope, *args, **named)
+
+    next_hop.submission.submit = watched
+    daemon = await start_daemon(
+        STATE_DIRECTORY=str(tmp_path / "other"),
+        SMTP_BRIDGE_PROVIDER__KIND="smtp",
+        SMTP_BRIDGE_PROVIDER__HOST="127.0.0.1",
+        SMTP_BRIDGE_PROVIDER__PORT=str(next_hop.listeners[0].port),
+        SMTP_BRIDGE_PROVIDER__TLS="none",
+    )
+    client = await connect(daemon.listeners[0].port)
+    reply = await asked(
+        client, mail="RET=HDRS ENVID=QQ+2B1", rcpt="NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+2Bx@old.example"
+    )
+
+    assert reply.startswith("250 2.0.0 Ok: sent")
+    (envelope,) = envelopes
+    assert (envelope.ret, envelope.envid) == ("HDRS", "QQ+2B1")
+    assert envelope.wish(BOB) == Wish("SUCCESS,FAILURE", "rfc822;b+2Bx@old.example")
+    await eventually(lambda: _are(daemon, {BOB: "sent"}))  # and "relayed" is the next system's to say
+
+
+async def test_capture_keeps_a_body_also_where_its_success_is_told(start_daemon: Any, connect: Any) -> None:
+    daemon = await start_daemon(SMTP_BRIDGE_PROVIDER__KIND="capture")
+    client = await connect(daemon.listeners[0].port)
+    assert (await asked(client, rcpt="NOTIFY=SUCCESS")).startswith("250 2.0.0 Ok: sent")
+    await eventually(lambda: _all_over(daemon, 2))
+
+    assert all(row["has_body"] for row in await daemon.spool.list_messages())
+
+
+async def test_a_webhook_that_hangs_keeps_no_alert_waiting(sandbox: Sandbox, start_daemon: Any, connect: Any) -> None:
+    import asyncio
+
+    async with Hook(200) as hook:
+        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        daemon = await start_daemon(
+            **raw(
+                sandbox.url,
+                SMTP_BRIDGE_BOUNCE__FROM="off",
+                SMTP_BRIDGE_BOUNCE__WEBHOOK=f"http://127.0.0.1:{port}/",
+                SMTP_BRIDGE_ALERT__WEBHOOK=hook.url,
+                SMTP_BRIDGE_ALERT__DISK_FREE="1000000GiB",
+            )
+        )
+        client = await connect(daemon.listeners[0].port)
+        sandbox.fail(REFUSED)
+        for _ in range(3):
+            await asked(client)
+        await daemon.housekeeping.look()
+        await eventually(lambda: hook.requests, 5)
+        silent.close()
+
+
 async def test_the_postmaster_gets_a_copy_and_what_cannot_be_returned(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
@@ -246,6 +362,15 @@ async def _are(daemon: Any, wanted: dict[str, str]) -> bool:
 async def _all_over(daemon: Any, count: int) -> bool:
     rows = await daemon.spool.list_messages()
     return len(rows) == count and all(row["resolved_at"] is not None for row in rows)
+
+
+async def test_a_sender_that_is_the_postmaster_is_told_once(sandbox: Sandbox, start_daemon: Any, connect: Any) -> None:
+    daemon = await start_daemon(**raw(sandbox.url, SMTP_BRIDGE_BOUNCE__POSTMASTER="Ann@example.com"))
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail(REFUSED)
+    await asked(client)
+
+    await eventually(lambda: _all_over(daemon, 2))
 
 
 @pytest.mark.parametrize(("off", "told"), [("off", 0), ("", 1)])

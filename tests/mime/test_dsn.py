@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.mime import dsn
-from bridge.mime.dsn import Action, Notice, Reported, build_notice, status_of
+from bridge.mime.dsn import Action, Notice, Reported, build_notice, build_text, status_of
 from bridge.model import Mailbox
 from bridge.reply import Reply
 from tests.mime.samples import BOMBS, ODD, mail
@@ -468,8 +468,24 @@ def test_a_returned_message_keeps_its_octets_to_the_last(end: bytes) -> None:
     built = build_notice(notice(raw=raw))
 
     assert returned(built) == raw
-    assert parts_of(built)[2][0].items() == [("Content-Type", "message/rfc822"), ("Content-Transfer-Encoding", "8bit")]
+    assert parts_of(built)[2][0].items() == [("Content-Type", "message/global"), ("Content-Transfer-Encoding", "8bit")]
     assert parsed(built)["Content-Transfer-Encoding"] == "8bit"
+
+
+def test_a_message_whose_header_is_no_utf_8_is_returned_as_it_came() -> None:
+    raw = b"Subject: \xfc\r\n\r\nx\r\n"
+    built = build_notice(notice(raw=raw))
+
+    assert parts_of(built)[2][0].items()[0] == ("Content-Type", "message/rfc822")
+    assert returned(built) == raw
+
+
+def test_where_no_report_is_carried_the_text_alone_says_it() -> None:
+    built = build_text(notice())
+    mail_ = parsed(built)
+
+    assert (mail_.get_content_type(), mail_["Auto-Submitted"]) == ("text/plain", "auto-replied")
+    assert mail_.get_payload() in build_notice(notice(ret="HDRS")).decode()
 
 
 @pytest.mark.parametrize(

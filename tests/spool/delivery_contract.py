@@ -130,6 +130,24 @@ class LaneContract:
         taken = [*await claimed_ids(spool, "a", "b", limit=1), *await claimed_ids(spool, "a", "b", limit=1)]
         assert lone.queue_id in taken
 
+    async def test_large_mail_of_one_source_does_not_keep_the_others_from_their_turn(self, spool: SqliteSpool) -> None:
+        for _ in range(40):
+            big = replace(message(raw=b"x" * 1_000_000), source="newsletter")
+            await spool.put(big, lanes={ANN: "a"})
+        small = await put(spool, "a", "shop")
+
+        assert small.queue_id in await claimed_ids(spool, "a", limit=40)
+
+    async def test_a_hold_and_a_release_leave_a_lost_answer_with_its_provider(self, spool: SqliteSpool) -> None:
+        mail = await put(spool, "main>backup")
+        (item,) = await spool.claim(owner="me", now=NOW, lease_s=60, limit=9, lanes=["main>backup"], provider="main")
+        await record(spool, item, LOST)
+        await spool.hold([mail.queue_id], now=NOW + 1)
+        await spool.release([mail.queue_id], now=NOW + 2)
+
+        assert await claimed_ids(spool, "main>backup", "", now=NOW + 3) == []
+        assert await claimed_ids(spool, "=main", now=NOW + 3) == [mail.queue_id]
+
     async def test_when_a_provider_is_back_all_that_it_deferred_is_due_oldest_first(self, spool: SqliteSpool) -> None:
         mails = [await put(spool, "a", results=deferred(NOW + 5000)) for _ in range(1200)]
         refused = Result(status="deferred", reply=Reply(451, "4.2.1", "Mailbox busy"), at=NOW + 5000, provider="main")
@@ -289,6 +307,22 @@ class NoticeContract:
         assert await spool.notices() == []
         assert await statuses(spool, mail.queue_id) == {ANN: "bounced"}
 
+    async def test_what_was_retried_while_its_notice_was_made_is_not_told(self, spool: SqliteSpool) -> None:
+        mail = message()
+        await spool.put(mail, results={ANN: BOUNCED})
+        (due,) = await spool.notices()
+        await spool.retry([mail.queue_id], now=NOW)
+        notice = replace(message(EVE), kind="dsn")
+        await spool.settle_notices(due, messages=[(notice, "a")], now=NOW)
+
+        assert await spool.show(notice.queue_id) is None
+
+    async def test_a_success_that_the_next_system_tells_is_not_told_by_us(self, spool: SqliteSpool) -> None:
+        await spool.put(wished(ANN, ann=Wish("SUCCESS")))
+        await record(spool, await claim_one(spool), replace(SENT, passed_on=True))
+
+        assert await spool.notices() == []
+
     async def test_what_is_dropped_is_told_to_nobody(self, spool: SqliteSpool) -> None:
         mail = message()
         await spool.put(mail, results={ANN: BOUNCED})
@@ -349,6 +383,7 @@ class MemoryContract:
     async def test_addresses_are_suppressed_whatever_their_case(self, spool: SqliteSpool) -> None:
         assert await spool.suppress("Ann@Example.com", "no such user", provider="main", now=NOW)
         assert not await spool.suppress("ann@example.com", "another reason", now=NOW)
+        assert not await spool.suppress('"ann"@example.com.', "another spelling", now=NOW)
         assert await spool.suppressions() == {"ann@example.com": "no such user"}
         assert [row["provider"] for row in await spool.list_suppressions()] == ["main"]
 

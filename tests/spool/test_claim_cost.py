@@ -19,13 +19,13 @@ AMONG = ("[]",)
 # name -> (statement, its values, tables that may be scanned: what the statement itself brought)
 STATEMENTS: dict[str, tuple[str, object]] = {
     "promote": (leases.PROMOTE, {"now": 1, "limit": 1}),
-    "claim": (leases.CLAIM, {**LEASE, "until": 1, "ids": "[]", "lanes": None, "provider": ""}),
+    "claim": (leases.CLAIM, {**LEASE, "until": 1, "ids": "[]", "lanes": None, "provider": "", "tried": 1}),
     "next lane": (leases.NEXT_LANE, ("",)),
     "next source": (leases.NEXT_SOURCE, ("", "")),
     "oldest": (leases.OLDEST, ("", "", "", 1)),
     "sizes": (leases.SIZES, AMONG),
     "held": (leases._HELD_BY.format(rows=placeholders(5, 4)), [1] * 20),
-    "write": (leases._WRITE.format(rows=placeholders(15, 4)), [1] * 60),
+    "write": (leases._WRITE.format(rows=placeholders(16, 4)), [1] * 64),
     "finish": (retention._FINISH, {"now": 1, "keep_failed": 1, "ids": "[]"}),
     "files": (retention._FILES, AMONG),
     "delete bodies": (retention._DELETE_BODIES, AMONG),
