@@ -43,6 +43,7 @@ async def test_who_sends_where_and_to_whom_is_asked_after_the_syntax(start_daemo
     await raw.say(f"AUTH PLAIN {base64.b64encode(b'%cshop%csecret' % (0, 0)).decode()}")
     await raw.say("MAIL FROM:<a@example.com>")
     await raw.say("RCPT TO:<Postmaster>")
+    await raw.say("RSET")
 
     assert asked == [
         ("", "office", "", "b@example.org"),
@@ -76,6 +77,7 @@ async def test_where_all_are_refused_there_is_no_data(start_daemon: Any) -> None
     await raw.say("RCPT TO:<b@example.org>")
 
     assert await raw.say("DATA") == "554 5.5.1 No valid recipients"
+    await raw.say("RSET")
 
 
 async def test_refused_recipients_count_as_errors(start_daemon: Any) -> None:
@@ -99,3 +101,4 @@ async def test_a_check_that_fails_is_451_and_ends_the_transaction(start_daemon: 
 
     assert (await raw.say("RCPT TO:<b@example.org>")).startswith("451 4.3.0")
     assert (await raw.say("MAIL FROM:<a@example.com>")).startswith("250 2.1.0")
+    await raw.say("RSET")
