@@ -167,7 +167,8 @@ class Dispatchers:
         for route, recipients in routes.items():
             assert route is not None
             # Each is judged by its own recipients: another's address is no reason against it.
-            theirs = replace(envelope, recipients=tuple(recipients))
+            alone = len(recipients) == len(envelope.recipients)
+            theirs = envelope if alone else replace(envelope, recipients=tuple(recipients))
             found = _lane(state, route, queue_id, email, theirs, tell, warn, degrade=degrade or state.degrade)
             if isinstance(found, Lane):
                 lanes |= dict.fromkeys(recipients, found)

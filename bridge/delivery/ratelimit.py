@@ -108,6 +108,7 @@ class Limiter:
 
     def __init__(self, policy: LimitPolicy, counted: Counted | None = None) -> None:
         self.policy = policy
+        self._limited = policy != LimitPolicy()
         self.counted = counted or Counted()
         self._messages = _window(policy.rate)
         self._calls = _window(policy.call_rate)
@@ -116,14 +117,12 @@ class Limiter:
         self._spacing = 0.0
         self._next_call = 0.0
         self._strikes = 0
+        self._day_ends = 0.0  # until then the day that is counted has not changed
 
     @property
     def limits(self) -> bool:
-        """Whether anything but the number of calls at once holds it back."""
-        policy = self.policy
-        return bool(policy.rate or policy.call_rate or policy.warmup or policy.max_per_day or policy.max_per_month) or (
-            self._spacing > 0
-        )
+        """Whether anything but the number of calls at once, or a pause, holds it back."""
+        return self._limited or self._spacing > 0
 
     # --- before a call
 
@@ -140,6 +139,8 @@ class Limiter:
     def wait(self, now: float, messages: int = 1) -> float:
         """Seconds until another call with so many messages may be made; 0.0: now. More than a limit allows at all waits for
         an empty window."""
+        if not self.limits:  # the most common case, several times for each message
+            return max(0.0, self._paused_until - now)
         waits = [self._paused_until - now, self._next_call - now]
         if self._messages:
             waits.append(self._messages.wait(now, messages))
@@ -196,9 +197,13 @@ class Limiter:
         """The operator wants it tried: a pause it asked for is over."""
         self._paused_until = 0.0
 
+    def restore(self, counted: Counted) -> None:
+        """What was counted before a restart."""
+        self.counted, self._day_ends = counted, 0.0
+
     def inherit(self, other: Limiter) -> None:
         """What another counted and learned with the same provider before a reload."""
-        self.counted = other.counted
+        self.counted, self._day_ends = other.counted, 0.0
         self._paused_until, self._spacing = other._paused_until, other._spacing
         if self.policy.rate == other.policy.rate:
             self._messages = other._messages
@@ -230,6 +235,9 @@ class Limiter:
         return min(limits, default=0)
 
     def _turn_over(self, now: float) -> None:
+        if self._day_ends - 86400 <= now < self._day_ends:
+            return
+        self._day_ends = _day_end(now)
         counted, day = self.counted, _day(now)
         if counted.day != day:
             counted.day, counted.today = day, 0

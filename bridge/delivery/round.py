@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from bridge.clock import Clock
 from bridge.delivery.attempt import NO_SLOT, Attempt
@@ -33,8 +34,12 @@ class Round:
         self.attempts: list[Attempt] = []
         # The first attempts begin here and now, so that nothing can come between the look and the start.
         begun = [(lane, self._begin(lane, recipients)) for lane, recipients in plan.by_lane().items()]
-        running = [self._follow(lane, attempt) for lane, attempt in begun if attempt]
-        self.task = asyncio.ensure_future(asyncio.gather(*running)) if running else None
+        running = [(lane, attempt) for lane, attempt in begun if attempt]
+        self.task: asyncio.Future[Any] | None = None
+        if len(running) == 1 and len(running[0][0].names) == 1:
+            self.task = running[0][1].task  # nobody to go on to: on the path of most mail a task is worth saving
+        elif running:
+            self.task = asyncio.ensure_future(asyncio.gather(*(self._follow(*one) for one in running)))
 
     @property
     def done(self) -> bool:

@@ -44,7 +44,7 @@ class Standing:
         """What was counted before. Raises SpoolError."""
         for name, text in (await self._spool.recall(COUNTED)).items():
             if dispatcher := self._dispatchers.named(name.removeprefix(COUNTED)):
-                dispatcher.limiter.counted = Counted.parse(text)
+                dispatcher.limiter.restore(Counted.parse(text))
         for name, text in (await self._spool.recall(BLOCKED)).items():
             if dispatcher := self._dispatchers.named(name.removeprefix(BLOCKED)):
                 since, _, reason = text.partition(" ")

@@ -37,6 +37,9 @@ def fingerprint(content: bytes, envelope: Envelope) -> bytes:
 def is_report(raw: bytes) -> bool:
     """A delivery report, ours or another system's: of its failure nobody is told, or two systems would tell each other for ever
     (RFC 3834 2; APIs cannot send the null reverse path that would say it)."""
+    head = raw[: header_end(raw, skip_mbox_line(raw))].lower()
+    if b"multipart/report" not in head and b"auto-replied" not in head:
+        return False
     for name, value in top_fields(raw):
         name, value = name.lower(), value.lower()
         if name == b"content-type" and b"multipart/report" in value:

@@ -107,7 +107,7 @@ def reset_delay(headers: Mapping[str, str], now: float) -> float | None:
 def allowance(headers: Mapping[str, str], now: float) -> tuple[int, float] | None:
     """Calls left, and seconds until there are more; None when the API says only one of them, or neither."""
     left = next((headers[name].strip() for name in _LEFT if name in headers), "")
-    reset = reset_delay(headers, now)
+    reset = reset_delay(headers, now) if left else None
     if reset is None or not re.fullmatch(r"\d{1,9}", left):
         return None
     return int(left), reset
