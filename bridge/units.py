@@ -84,6 +84,11 @@ class Rate:
     def __str__(self) -> str:
         return f"{self.count}/{self.unit}"
 
+    @property
+    def period(self) -> float:
+        """Seconds."""
+        return float(_SECONDS[self.unit])
+
 
 def parse_rate(text: str) -> Rate:
     """`"10/s" "100/h"` -> Rate. Raises ValueError."""

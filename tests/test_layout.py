@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WORDS = {"bridge", "bridge.model", "bridge.reply", "bridge.clock", "bridge.log", "bridge.metrics", "bridge.units"}
+WORDS = {
+    "bridge",
+    "bridge.model",
+    "bridge.reply",
+    "bridge.clock",
+    "bridge.log",
+    "bridge.metrics",
+    "bridge.units",
+    "bridge.window",
+}
 RULES = {"bridge.mime"}
 PORTS = {"bridge.spool.base", "bridge.providers.base"}
 STAGES = ("smtp", "spool", "delivery", "providers", "sandbox")

@@ -241,7 +241,9 @@ class Alert(Section):
         description="Tell when a message has waited this long; what is on hold does not count. 0: never.",
     )
     disk_free: Size = Field(
-        default=1024**3, description="Tell when less than this is free on the spool's disk. 0: never."
+        default=1024**3,
+        description="Tell when less than this is free on the spool's disk, or less than a quarter above "
+        "`spool.min_free`. 0: never.",
     )
     webhook: WebhookUrl = Field(
         default=SecretStr(""), description="POSTed to, as JSON, when an alert begins and when it is over. Empty: none."

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bridge.units import Rate
+from bridge.window import Window
 
-PERIOD_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SLICES = 200  # of a period: what was counted leaves within 1/200 of it, and memory is bounded
 _OBSERVED_S = 10.0
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -24,49 +21,6 @@ _LONGEST_SPACING_S = 10.0
 _RECOVERY = 0.97  # of the spacing is left after each call that went well
 _NO_SPACING_S = 0.001
 MAX_TOLD_S = 3600.0  # a header that asks for more is not about a rate
-
-
-class Window:
-    """At most `count` in any `period` seconds."""
-
-    def __init__(self, count: int, period: float) -> None:
-        self._count = count
-        self._period = period
-        self._width = period / _SLICES
-        self._slices: deque[list[float]] = deque()  # [begin, number]
-        self._total = 0
-
-    def room(self, now: float) -> int:
-        self._forget(now)
-        return max(self._count - self._total, 0)
-
-    def wait(self, now: float, number: int = 1) -> float:
-        """Seconds until there is room for so many; for more than fit at all, until the window is empty."""
-        missing = min(number, self._count) - self.room(now)
-        if missing <= 0:
-            return 0.0
-        leaves = now
-        for begin, count in self._slices:
-            leaves = begin + self._width + self._period
-            missing -= int(count)
-            if missing <= 0:
-                break
-        return max(leaves - now, 0.0)
-
-    def add(self, now: float, number: int = 1) -> None:
-        if self._slices and 0 <= now - self._slices[-1][0] < self._width:
-            self._slices[-1][1] += number
-        else:
-            self._slices.append([now, number])
-        self._total += number
-
-    def _forget(self, now: float) -> None:
-        while self._slices and self._slices[0][0] + self._width + self._period <= now:
-            self._total -= int(self._slices.popleft()[1])
-
-    @property
-    def total(self) -> int:
-        return self._total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +182,7 @@ class Limiter:
         if self.policy.warmup:
             since = self.counted.warmup_since or _day(now)
             days = max(0, round((_noon(_day(now)) - _noon(since)) / 86400))
-            full = self.policy.rate.count * 86400 / PERIOD_S[self.policy.rate.unit] if self.policy.rate else 10**12
+            full = self.policy.rate.count * 86400 / self.policy.rate.period if self.policy.rate else 10**12
             warm = self.policy.warmup.count << min(days, 40)
             if warm < full:
                 limits.append(warm)
@@ -246,7 +200,7 @@ class Limiter:
 
 
 def _window(rate: Rate | None) -> Window | None:
-    return Window(rate.count, PERIOD_S[rate.unit]) if rate else None
+    return Window.of(rate) if rate else None
 
 
 def _day(now: float) -> str:

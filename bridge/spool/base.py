@@ -238,8 +238,6 @@ class Spool(Protocol):
     ) -> None:
         """The sender is told by these messages, each with its lane, and never again of the same; one transaction."""
 
-    async def add_post(self, post: Post) -> None: ...
-
     async def due_posts(self, *, now: float, limit: int = 20, target: str = "") -> Sequence[Post]:
         """Those that are to be made now, to one target or (empty) to any, longest due first."""
 
@@ -296,14 +294,7 @@ ListStatus = Literal[
 
 class Operator(Protocol):
     async def list_messages(
-        self,
-        *,
-        status: str = "",
-        limit: int = 100,
-        before: str = "",
-        reason: str = "",
-        provider: str = "",
-        since: float = 0.0,
+        self, *, status: str = "", limit: int = 100, before: str = ""
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
     async def body(self, queue_id: str) -> bytes | None: ...

@@ -69,11 +69,6 @@ def insert_posts(db: sqlite3.Connection, posts: Sequence[Post]) -> None:
     insert(db, "post", POST, rows)
 
 
-def add_posts(db: sqlite3.Connection, args: Sequence[Post]) -> list[None]:
-    insert_posts(db, args)
-    return [None] * len(args)
-
-
 def due_posts(db: sqlite3.Connection, now: float, limit: int, target: str) -> list[Post]:
     sql = "SELECT * FROM post WHERE next_attempt_at <= ? AND (? = '' OR target = ?) ORDER BY next_attempt_at LIMIT ?"
     rows = db.execute(sql, (now, target, target, limit))

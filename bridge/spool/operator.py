@@ -44,22 +44,11 @@ class SqliteOperator:
         self._drop = Operation("drop", changes.in_turn(partial(changes.drop, retention=keep)))
 
     async def list_messages(
-        self,
-        *,
-        status: str = "",
-        limit: int = 100,
-        before: str = "",
-        reason: str = "",
-        provider: str = "",
-        since: float = 0.0,
+        self, *, status: str = "", limit: int = 100, before: str = ""
     ) -> Sequence[Mapping[str, Any]]:
-        """Newest first; `before` is the last queue id of the page before. `status`: a ListStatus, "" for all.
-
-        `reason` (found in the last reply or the fault), `provider`, `since` (when the message came): see `listing.Filter`.
-        """
+        """Newest first; `before` is the last queue id of the page before. `status`: a ListStatus, "" for all."""
         await self._history.settle()
-        wanted = listing.Filter(status, reason, provider, since)
-        return await self._reader.run(listing.list_messages, wanted, limit, before)
+        return await self._reader.run(listing.list_messages, status, limit, before)
 
     async def depth(self) -> Mapping[str, int]:
         """Recipients that wait, by lane."""

@@ -87,7 +87,6 @@ class SqliteSpool(SqliteOperator):
         self._remember_well = Operation("remember", memory.remember)
         self._note_seen = Operation("note_seen", memory.note_seen, durable=False)
         self._forget = Operation("forget", memory.forget, durable=False, rank=2)
-        self._add_post = Operation("add_post", memory.add_posts)
         self._settle_post = Operation("settle_post", memory.settle_posts)
         self._look = Operation("look", self._look_around, durable=False)
 
@@ -301,9 +300,6 @@ class SqliteSpool(SqliteOperator):
         size = sum(len(message.raw) + _ROW_BYTES for message, _ in messages)
         resolved: retention.Resolved = await self._writer.submit(self._settle, settlement, size)
         self._discard(resolved.files)
-
-    async def add_post(self, post: Post) -> None:
-        await self._writer.submit(self._add_post, post)
 
     async def due_posts(self, *, now: float, limit: int = 20, target: str = "") -> Sequence[Post]:
         return await self._reader.run(memory.due_posts, now, limit, target)

@@ -124,9 +124,9 @@ def bounce_rules(settings: Settings) -> BounceRules:
 
 def alert_rules(settings: Settings) -> AlertRules:
     alert = settings.alert
-    return AlertRules(
-        queue_age=alert.queue_age, disk_free=alert.disk_free, webhook=bool(alert.webhook.get_secret_value())
-    )
+    # Always some way above the floor, at which no mail is taken any more.
+    disk_free = max(alert.disk_free, settings.spool.min_free * 5 // 4) if alert.disk_free else 0
+    return AlertRules(queue_age=alert.queue_age, disk_free=disk_free, webhook=bool(alert.webhook.get_secret_value()))
 
 
 def targets(settings: Settings) -> dict[str, Target]:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.delivery.ratelimit import Counted, Limiter, LimitPolicy, Window
+from bridge.delivery.ratelimit import Counted, Limiter, LimitPolicy
 from bridge.units import parse_rate
+from bridge.window import Window
 
 NOON = float(calendar.timegm((2026, 3, 30, 12, 0, 0)))
 DAY = 86400.0
@@ -82,7 +83,7 @@ def test_its_memory_is_bounded() -> None:
     for n in range(50_000):
         window.add(NOON + n)
 
-    assert len(window._slices) <= 202
+    assert len(window._ends) <= 202
 
 
 def test_messages_and_calls_are_counted_apart() -> None:

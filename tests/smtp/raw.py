@@ -7,11 +7,10 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-import structlog
 
 CAPTURE = {"SMTP_BRIDGE_PROVIDER__KIND": "capture"}
 ENVELOPE = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.org>\r\n"
@@ -101,18 +100,6 @@ class Raw:
 
     def close(self) -> None:
         self.writer.close()
-
-
-@contextlib.contextmanager
-def every_line() -> Iterator[list[Any]]:
-    """What is logged at any level."""
-    before = structlog.get_config()["wrapper_class"]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(0))
-    try:
-        with structlog.testing.capture_logs() as lines:
-            yield lines
-    finally:
-        structlog.configure(wrapper_class=before)
 
 
 def trusting() -> ssl.SSLContext:

@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 from bridge.reply import Reply
-from tests.smtp.raw import CAPTURE, HEADER, Raw, clients_end, every_line
+from tests.delivery.conftest import every_line
+from tests.smtp.raw import CAPTURE, HEADER, Raw, clients_end
 from tests.smtp.test_limits import port_of
 
 __all__ = ["clients_end"]

@@ -18,7 +18,9 @@ from bridge.smtp import rates as rates_module
 from bridge.smtp.rates import Rates, network_of
 from bridge.smtp.replies import rate_limited
 from bridge.units import parse_rate
-from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end, every_line
+from bridge.window import SLICES
+from tests.delivery.conftest import every_line
+from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end
 from tests.smtp.test_limits import port_of, settled
 
 __all__ = ["clients_end"]
@@ -84,7 +86,7 @@ def test_a_large_rate_is_as_exact_and_its_memory_as_small() -> None:
             assert rates.take("", NOBODY) == 0
 
     (counter,) = rates._clients.values()
-    assert len(counter._ends) == len(counter._turns) <= rates_module.SLICES + 2
+    assert len(counter._ends) == len(counter._numbers) <= SLICES + 2
     assert 0 < rates.take("", NOBODY) <= 86400 / 100
 
 

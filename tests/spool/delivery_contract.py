@@ -354,7 +354,7 @@ class NoticeContract:
 class MemoryContract:
     async def test_a_post_is_due_until_it_is_settled(self, spool: SqliteSpool) -> None:
         post = Post(id="msg_1", target="alert", body='{"a": 1}', created_at=NOW)
-        await spool.add_post(post)
+        await spool.remember({}, now=NOW, durable=True, posts=[post])
         assert await spool.due_posts(now=NOW) == [post]
         await spool.settle_post(post, next_attempt_at=NOW + 60)
         assert await spool.due_posts(now=NOW + 59) == []
