@@ -20,9 +20,11 @@ from typing import Any
 import structlog
 
 from bridge import __version__
+from bridge.budget import MemoryBudget
 from bridge.clock import Clock, SystemClock
 from bridge.config.load import SettingsError
 from bridge.config.settings import Settings
+from bridge.content import Contents
 from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
@@ -123,6 +125,7 @@ class Daemon:
         self.auth = Authenticator(smtp_wiring.users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
         opened.callback(self._close_listeners)
+        self.budget = MemoryBudget(settings.smtp.memory_budget, wait_s=settings.smtp.memory_wait)
         self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
         self._bind()
@@ -165,6 +168,7 @@ class Daemon:
         for session in tuple(self.connections.sessions):
             session.stop()
         self.submission.hurry()
+        self.budget.close()
         last_call = deadline - self.settings.smtp.shutdown_timeout * LAST_CALL
         await self._finish_sessions(last_call)
         # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
@@ -198,6 +202,12 @@ class Daemon:
         limits = smtp_wiring.limits(settings)
         rates = smtp_wiring.rates(settings)
         self.connections = Connections(limits)
+        contents = Contents(
+            budget=self.budget,
+            directory=settings.spool_path.parent,
+            threshold=settings.spool.file_threshold,
+            min_free=settings.spool.min_free,
+        )
         for index, listener in enumerate(settings.smtp.listener):
             service = Service(
                 hostname=settings.hostname,
@@ -206,6 +216,7 @@ class Daemon:
                 auth=self.auth,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
+                begin=contents.begin,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),
                 rates=rates,
                 tls_context=self._tls_context(listener.tls_minimum) if listener.tls != "none" else None,

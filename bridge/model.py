@@ -107,6 +107,7 @@ class Envelope:
     reverse_path: str
     recipients: tuple[str, ...]
     smtputf8: bool = False
+    binary: bool = False  # BODY=BINARYMIME: its line ends may be none (RFC 3030); of content that is still to be taken
     ret: str = ""
     envid: str = ""
     wishes: Mapping[str, Wish] = field(default_factory=dict)
@@ -212,6 +213,7 @@ class Email:
     raw: bytes = field(default=b"", repr=False)  # the whole message as stored; Bcc is stripped when it is sent
     protections: tuple[str, ...] = ()  # types of its signed or encrypted parts (multipart/signed ...), outermost first
     defects: tuple[str, ...] = ()  # what was odd, for the log
+    beyond: Literal["", "header", "depth", "parts"] = ""  # the limit of its structure that it does not keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,7 @@ def parse_reply(line: str) -> Reply:
 # What the stages answer; the session's own protocol replies stand in smtp/.
 LOCAL_ERROR = Reply(451, "4.3.0", "Local error, try again later")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage")
+NO_MEMORY = Reply(452, "4.3.1", "Insufficient memory, try again later")
 TOO_MANY_HOPS = Reply(554, "5.4.6", "Too many hops, this message loops")
 MESSAGE_TOO_BIG = Reply(552, "5.3.4", "Message size exceeds the limit")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, try again later")

@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import structlog
 
+from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
+from bridge.content import Content, NoRoom, footprint
 from bridge.delivery import verdict
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.choice import Dispatchers, Plan
@@ -29,7 +31,7 @@ from bridge.delivery.routing import NO_ROUTE
 from bridge.delivery.suppression import Suppressions
 from bridge.mime.sender import NO_SENDERS
 from bridge.model import Answer, Email, Envelope, Fault, Message, Origin, Peer
-from bridge.reply import LOCAL_ERROR, SPOOL_FULL, Reply, queued
+from bridge.reply import LOCAL_ERROR, NO_MEMORY, SPOOL_FULL, Reply, queued
 from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
@@ -71,9 +73,9 @@ class Submission:
     # --- for the listeners
 
     def submit(
-        self, envelope: Envelope, content: bytes, *, origin: Origin, peer: Peer, by_recipient: bool = False
+        self, envelope: Envelope, content: Content, *, origin: Origin, peer: Peer, by_recipient: bool = False
     ) -> asyncio.Task[Answer]:
-        """Start taking one message; the task is kept here and never raises but when cancelled."""
+        """Start taking one message; the task is kept here and never raises but when cancelled. The content is ours from here."""
         return self._keep(self._take(envelope, content, origin, peer, by_recipient))
 
     async def gate(self) -> Reply | None:
@@ -111,15 +113,20 @@ class Submission:
         for task in self._tasks:
             task.cancel()
 
-    def _keep(self, work: Any) -> asyncio.Task[Any]:
+    def _keep(self, work: Any, hold: Hold | None = None) -> asyncio.Task[Any]:
+        """`hold` is of what the task works with, and given back after it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if hold:
+            task.add_done_callback(lambda _: hold.release())
         return task
 
     # --- one message
 
-    async def _take(self, envelope: Envelope, content: bytes, origin: Origin, peer: Peer, by_recipient: bool) -> Answer:
+    async def _take(
+        self, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
+    ) -> Answer:
         started = time.monotonic()
         queue_id = self._new_queue_id()
         answer = Answer(reply=LOCAL_ERROR)
@@ -128,30 +135,39 @@ class Submission:
             if isinstance(prepared, Reply):
                 answer = Answer(reply=prepared)
             else:
-                deliver = functools.partial(self._deliver, prepared, peer, by_recipient)
+                deliver = functools.partial(self._deliver, prepared, peer, by_recipient, content.hold)
                 answer = await self._duplicates.once(
                     prepared, deliver, window=self.rules.dedupe_window, whole=by_recipient
                 )
-        except SpoolFull:
+        except (SpoolFull, NoRoom):
             answer = Answer(reply=SPOOL_FULL)
+        except Exhausted:
+            answer = Answer(reply=NO_MEMORY)
         except SpoolError as error:
             log.error("spool.error", queue_id=queue_id, error=str(error))
         except Exception:
             log.exception("submission.error", queue_id=queue_id)
-        self._log(queue_id, envelope, len(content), origin, answer, started)
+        finally:
+            content.abandon()
+        self._log(queue_id, envelope, content.size, origin, answer, started)
         return answer
 
-    async def _prepare(self, queue_id: str, envelope: Envelope, content: bytes, origin: Origin) -> Prepared | Reply:
-        """Everything that needs no network (DESIGN 3.10)."""
-        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
-        return await asyncio.to_thread(prepare) if len(content) > OFF_LOOP_SIZE else prepare()
+    async def _prepare(self, queue_id: str, envelope: Envelope, content: Content, origin: Origin) -> Prepared | Reply:
+        """Everything that needs no network (DESIGN 3.10). Raises `budget.Exhausted`, NoRoom."""
+        await content.keep()
+        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content.read, origin)
+        prepared = await asyncio.to_thread(prepare) if content.size > OFF_LOOP_SIZE else prepare()
+        content.close()
+        if isinstance(prepared, Prepared) and content.long:
+            content.hold.resize(footprint(prepared.email))
+        return prepared
 
     # --- queue: safe first
 
-    async def _deliver(self, prepared: Prepared, peer: Peer, by_recipient: bool) -> Answer:
+    async def _deliver(self, prepared: Prepared, peer: Peer, by_recipient: bool, hold: Hold) -> Answer:
         if self._mode(prepared.plan) == "queue":
             return await self._queue(prepared.message, prepared.plan)
-        return await self._attempt(prepared, peer, by_recipient)
+        return await self._attempt(prepared, peer, by_recipient, hold)
 
     def _mode(self, plan: Plan) -> Literal["auto", "queue", "direct"]:
         """What capture takes is kept by the act of taking it; there is nothing to queue."""
@@ -170,13 +186,13 @@ class Submission:
 
     # --- auto and direct: the provider's verdict becomes the reply
 
-    async def _attempt(self, prepared: Prepared, peer: Peer, by_recipient: bool) -> Answer:
+    async def _attempt(self, prepared: Prepared, peer: Peer, by_recipient: bool, hold: Hold) -> Answer:
         message, plan = prepared.message, prepared.plan
         attempts = Round(self._dispatchers, self._clock, message, prepared.email, plan)
         await self._wait(attempts, self._mode(plan))
         if attempts.done:
             return await self._verdict(message, plan, attempts, peer, by_recipient)
-        return await self._leave(message, plan, attempts, peer, by_recipient)
+        return await self._leave(message, plan, attempts, peer, by_recipient, hold)
 
     async def _wait(self, attempts: Round, mode: str) -> None:
         """Until the attempts end, `attempt_timeout` passes or a shutdown hurries us.
@@ -197,14 +213,16 @@ class Submission:
             attempts.close()
             await attempts.wait()
 
-    async def _leave(self, message: Message, plan: Plan, attempts: Round, peer: Peer, by_recipient: bool) -> Answer:
+    async def _leave(
+        self, message: Message, plan: Plan, attempts: Round, peer: Peer, by_recipient: bool, hold: Hold
+    ) -> Answer:
         """Too slow: spool, say 250, and let the running attempts record their own results."""
         attempts.tell()
         if attempts.withdraw():  # they were still waiting for a slot: the message may as well wait in the queue
             return Answer(reply=GONE) if peer.gone else await self._queue(message, plan)
         if peer.gone:
             # Nobody was promised anything: whatever the attempts bring is the end of it.
-            self._keep(self._finish_unspooled(message, attempts))
+            self._keep(self._finish_unspooled(message, attempts), hold.share())
             return Answer(reply=GONE)
         lease = self._spool.new_lease(self._clock.now() + self._recorder.lease_s)
         running, results = dict(attempts.running()), self._results(plan, attempts)
@@ -220,7 +238,7 @@ class Submission:
         for attempt in dict.fromkeys(running.values()):
             # Those that were left: of some of them the result may have come during the commit.
             left = tuple(recipient for recipient, one in running.items() if one is attempt)
-            self._keep(self._finish(message, attempts, attempt, lease, left))
+            self._keep(self._finish(message, attempts, attempt, lease, left), hold.share())
         return Answer(reply=queued(message.queue_id))
 
     async def _finish(

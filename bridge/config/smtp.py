@@ -27,6 +27,7 @@ from bridge.config.types import (
     PositiveDuration,
     PositiveSize,
     Secret,
+    Size,
     TextList,
     check_patterns,
     split_list,
@@ -78,6 +79,10 @@ class Listener(Section):
     bare_newlines: Literal["normalize", "reject"] = Field(
         default="normalize",
         description="A CR or LF on its own in the content: normalize (becomes CRLF) or reject (550 5.5.2).",
+    )
+    bare_addresses: bool = Field(
+        default=False,
+        description="Take MAIL FROM:ann@example.com without angle brackets, as some old devices send it.",
     )
     tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
         default="1.2", description="The oldest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices."
@@ -133,16 +138,27 @@ class Smtp(Section):
         default=1024**2, description="The largest header of a message; a larger one is refused (554 5.6.0)."
     )
     max_mime_depth: Count = Field(
-        default=100, description="Parts within parts in a message, at most; deeper ones stay as they are."
+        default=100, description="Parts within parts in a message, at most; deeper is refused (554 5.6.0)."
     )
     max_mime_parts: Count = Field(
-        default=1000, description="Parts in a message, at most; further ones stay as they are."
+        default=1000, description="Parts in a message, at most; more are refused (554 5.6.0)."
     )
     rate_per_client: MaybeRate = Field(
         default=None,
         description='Messages per period from one address without a login, as in "600/h"; beyond it 451 4.7.1. Empty: no limit.',
     )
     timeout: PositiveDuration = Field(default=300.0, description="How long a client may be silent.")
+    min_data_rate: Size = Field(
+        default=500,
+        description="Octets per second at which a message must come in, all in all; slower is cut off (421). 0: any.",
+    )
+    memory_budget: PositiveSize = Field(
+        default=256 * 1024**2,
+        description="Memory that all sessions and attempts may hold together; beyond it they wait.",
+    )
+    memory_wait: PositiveDuration = Field(
+        default=30.0, description="How long a session waits for memory before it hears 452 4.3.1."
+    )
     tls_handshake_timeout: PositiveDuration = Field(default=30.0, description="How long a TLS handshake may take.")
     shutdown_timeout: Duration = Field(
         default=25.0, description="At shutdown, how long open transactions and attempts may still take."

@@ -13,6 +13,7 @@ import structlog
 
 from bridge.clock import Clock
 from bridge.delivery.choice import Dispatchers, Plan
+from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
@@ -23,6 +24,12 @@ from bridge.reply import TOO_MANY_HOPS, Reply
 log: Any = structlog.get_logger()
 
 HEADER_TOO_LARGE = Reply(554, "5.6.0", "Message header is too large")
+BEYOND = {
+    "header": HEADER_TOO_LARGE,
+    "depth": Reply(554, "5.6.0", "Message parts are nested too deeply"),
+    "parts": Reply(554, "5.6.0", "Message has too many parts"),
+}
+BINARY_SIGNED = Reply(554, "5.6.3", "Binary content in a signed part cannot be converted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +63,26 @@ class Preparation:
         self._clock = clock
 
     def __call__(
-        self, rules: Rules, queue_id: str, envelope: Envelope, content: bytes, origin: Origin
+        self, rules: Rules, queue_id: str, envelope: Envelope, read: Callable[[], bytes], origin: Origin
     ) -> Prepared | Reply:
-        """The message, or the refusal that a client hears whatever the mode."""
+        """The message, or the refusal that a client hears whatever the mode. `read` gives its content; it is held once."""
+        content = read()
         if header_exceeds(content, rules.max_header_size):
             return HEADER_TOO_LARGE
-        content = normalize_newlines(content)
+        try:
+            content = without_binary(content) if envelope.binary else normalize_newlines(content)
+        except Unconvertible:
+            return BINARY_SIGNED
         if count_received(content) > rules.max_hops:
             return TOO_MANY_HOPS
         now = self._clock.now()
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
         content, envelope = _with_new_sender(rules, queue_id, content, envelope)
         raw = _stamp(rules, queue_id, envelope, content, origin, now)
+        del content
         email = self._parse(raw)
+        if email.beyond:
+            return BEYOND[email.beyond]
         plan = self._dispatchers.accept(queue_id, email, envelope, origin)
         if not plan.lanes:
             return next(iter(plan.refused.values()))

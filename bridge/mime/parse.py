@@ -56,6 +56,7 @@ def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Email:
         raw=raw,
         protections=_protections(top),
         defects=tuple(dict.fromkeys(defects)),
+        beyond=top.beyond,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from bridge.mime.fields import Field, body_start, header_end, read_fields, skip_mbox_line
 from bridge.mime.params import Value, parse_value
@@ -49,6 +50,7 @@ class Part:
     delimiters: list[tuple[int, int]] = field(default_factory=list)
     opaque: bool = False
     defects: list[str] = field(default_factory=list)  # of the whole message, on its top part only
+    beyond: Literal["", "header", "depth", "parts"] = ""  # of the whole message too: the first limit it does not keep
 
     @property
     def content_type(self) -> str:
@@ -76,6 +78,7 @@ def parse_structure(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Part:
     scan.split_all(top)
     top.start = 0
     top.defects = list(dict.fromkeys(scan.defects))
+    top.beyond = scan.beyond
     return top
 
 
@@ -114,6 +117,11 @@ class _Scan:
         self.parts_left = limits.parts
         self.work_left = limits.passes * len(raw) + (4 << 20)
         self.defects: list[str] = []
+        self.beyond: Literal["", "header", "depth", "parts"] = ""
+
+    def exceed(self, limit: Literal["header", "depth", "parts"], defect: str) -> None:
+        self.beyond = self.beyond or limit
+        self.defects.append(defect)
 
     def read_part(self, start: int, end: int, depth: int, default: Value) -> Part:
         """A part with its fields and type, its body not yet looked into."""
@@ -123,7 +131,7 @@ class _Scan:
             read = min(stop, start + self.header_left)
             self.header_left -= read - start
             if read < stop:
-                self.defects.append("header longer than the limit, its end is not read")
+                self.exceed("header", "header longer than the limit, its end is not read")
             part.fields = read_fields(self.raw, start, read)
             self._read_type(part)
         if stop and stop == part.body and stop < end:
@@ -156,7 +164,7 @@ class _Scan:
             return
         if part.depth >= self.limits.depth or self.work_left < part.end - part.body:
             part.opaque = part.body < part.end
-            self.defects.append("nested deeper than the limit, the rest is kept as one part")
+            self.exceed("depth", "nested deeper than the limit, the rest is kept as one part")
             return
         self.work_left -= part.end - part.body
         part.delimiters, closed = self._delimiters(part, boundary.encode("utf-8", "replace"))
@@ -187,7 +195,7 @@ class _Scan:
             self.parts_left -= 1
             free = match.end()
             position = free - 1
-        self.defects.append("more parts than the limit, the rest is kept as one part")
+        self.exceed("parts", "more parts than the limit, the rest is kept as one part")
         return found, False
 
     def _read_children(self, part: Part, closed: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import structlog
 
+from bridge.content import Content
 from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
@@ -22,8 +23,10 @@ log: Any = structlog.get_logger()
 
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
 _BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
+_SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the address
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
 
+Begin = Callable[[], Awaitable[Content]]  # where content goes; raises budget.Exhausted
 # The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
 Submit = Callable[..., "asyncio.Task[Answer]"]
 Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
@@ -41,6 +44,7 @@ class Service:
     auth: Authenticator
     submit: Submit
     gate: Gate
+    begin: Begin
     tls_context: ssl.SSLContext | None = None
     admit: Callable[[Any], Reply | None] = lambda session: None
     leave: Callable[[Any], None] = lambda session: None
@@ -55,7 +59,7 @@ class Conversation(Wire):
     commands: ClassVar[Mapping[str, Callable[[Any, str], Awaitable[None]]]] = {}
 
     def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop, timeout=service.limits.timeout)
+        super().__init__(loop=loop, timeout=service.limits.timeout, min_data_rate=service.limits.min_data_rate)
         self.service = service
         self.user: User | None = None
         self._errors = 0
@@ -146,11 +150,11 @@ class Conversation(Wire):
         if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands
             await self._goodbye(replies.GARBLED)
             return
-        if b"\0" in line or b"\r" in line:
-            await self._refuse(replies.GARBLED)
-            return
         word, _, argument = line.strip(b" \t").partition(b" ")
         verb = word.decode("ascii", "replace").upper()
+        if (b"\0" in line or b"\r" in line) and verb not in _SAY_WHERE:
+            await self._refuse(replies.GARBLED)
+            return
         command = self.commands.get(verb)
         if command is None:
             await self._unknown(verb)

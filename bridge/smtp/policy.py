@@ -26,6 +26,7 @@ class ListenerPolicy:
     auth_mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
     auth_without_tls: bool = False
     bare_newlines: Literal["normalize", "reject"] = "normalize"
+    bare_addresses: bool = False
 
     def may_relay(self, client: str, *, authenticated: bool) -> bool:
         if authenticated:
@@ -44,6 +45,7 @@ class Limits:
     max_errors: int = 20
     max_junk_commands: int = 100
     timeout: float = 300.0
+    min_data_rate: float = 0.0  # octets per second
     tls_handshake_timeout: float = 30.0
 
 

@@ -10,6 +10,7 @@ import math
 from bridge.reply import Reply
 
 OK = Reply(250, "2.0.0", "Ok")
+CHUNK_OK = Reply(250, "2.0.0", "Ok: chunk received")
 SENDER_OK = Reply(250, "2.1.0", "Ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
 BYE = Reply(221, "2.0.0", "Bye")
@@ -33,6 +34,7 @@ NO_ARGUMENT = Reply(501, "5.5.4", "No argument allowed")
 NEED_HOSTNAME = Reply(501, "5.5.4", "Host name required")
 MAIL_SYNTAX = Reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]")
 RCPT_SYNTAX = Reply(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]")
+BDAT_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT size [LAST]")
 AUTH_SYNTAX = Reply(501, "5.5.4", "Syntax: AUTH mechanism [initial-response]")
 BAD_PARAMETER = Reply(501, "5.5.4", "Bad parameter value")
 BAD_BASE64 = Reply(501, "5.5.2", "Cannot decode the base64 response")

@@ -9,18 +9,26 @@ from typing import Any
 
 import structlog
 
-from bridge.mime.trace import has_bare_newline
+from bridge.budget import Exhausted
+from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
-from bridge.reply import MESSAGE_TOO_BIG, SHUTTING_DOWN, Reply
+from bridge.reply import NO_MEMORY, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.conversation import Conversation, Service
+from bridge.smtp.incoming import Receiver
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
-from bridge.smtp.syntax import MailCommand, RcptCommand, parse_mail, parse_rcpt
+from bridge.smtp.syntax import MailCommand, RcptCommand, parse_bdat, parse_mail, parse_rcpt
 from bridge.smtp.wire import MAX_AUTH_LINE, LineTooLong
 
 log: Any = structlog.get_logger()
 
-OFF_LOOP_SIZE = 256 * 1024  # octets of a message from which scanning it goes to a thread
+
+class _Nowhere:
+    async def write(self, block: bytes) -> None:
+        """Nobody wants it."""
+
+
+NOWHERE = _Nowhere()
 
 
 class Session(Conversation):
@@ -32,6 +40,7 @@ class Session(Conversation):
         self.extended = False
         self._allowed: bool | None = None
         self._turn: tuple[str, str] | None = None  # (user, client) whose rate this transaction was counted against
+        self._receiver: Receiver | None = None  # of the content, from DATA or the first BDAT on
         self._reset()
 
     def _reset(self) -> None:
@@ -39,6 +48,10 @@ class Session(Conversation):
         self._put_off = False  # the last MAIL was refused for now
         self._recipients: list[RcptCommand] = []
         self._refused_recipients = False
+        self._lost_chunks: Reply | None = None  # why further BDATs of a message that was refused are thrown away
+        if self._receiver:
+            self._receiver.content.abandon()
+            self._receiver = None
         if self._turn and self.service.rates:
             self.service.rates.give_back(*self._turn)
         self._turn = None
@@ -88,7 +101,8 @@ class Session(Conversation):
             words.append("STARTTLS")
         if self.service.auth and self._auth_is_safe():
             words.append("AUTH " + " ".join(self.service.policy.auth_mechanisms))
-        return [*words, "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN"]
+        words += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"]
+        return [*words, f"LIMITS RCPTMAX={self.service.limits.max_recipients}"]  # RFC 9422
 
     def _can_start_tls(self) -> bool:
         return self.service.policy.tls == "starttls" and self.service.tls_context is not None and not self.tls
@@ -197,7 +211,13 @@ class Session(Conversation):
         if refusal:
             await self._refuse(refusal, reverse_path="")
             return
-        mail = parse_mail(argument, hostname=self.service.hostname, max_size=self.service.limits.max_message_size)
+        service = self.service
+        mail = parse_mail(
+            argument,
+            hostname=service.hostname,
+            max_size=service.limits.max_message_size,
+            bare=service.policy.bare_addresses,
+        )
         if isinstance(mail, Reply):
             await self._refuse(mail, reverse_path="")
         elif self.user and not self.user.may_send_as(mail.reverse_path):
@@ -242,14 +262,23 @@ class Session(Conversation):
         if self._mail is None:
             await self._miss_mail()
             return
+        if self._receiver:
+            await self._refuse(replies.BAD_SEQUENCE)
+            return
         if len(self._recipients) >= self.service.limits.max_recipients:
             self._refused_recipients = True
             await self.send(
                 replies.TOO_MANY_RECIPIENTS
             )  # no error of the client: it sends the rest again (RFC 5321 4.5.3.1.10)
             return
-        rcpt = parse_rcpt(argument, hostname=self.service.hostname, smtputf8=self._mail.smtputf8)
-        sender, listener = self._mail.reverse_path, self.service.policy.name
+        policy = self.service.policy
+        rcpt = parse_rcpt(
+            argument,
+            hostname=self.service.hostname,
+            smtputf8=self._mail.smtputf8,
+            bare=policy.bare_addresses,
+        )
+        sender, listener = self._mail.reverse_path, policy.name
         if isinstance(rcpt, Reply):
             self._refused_recipients = True
             await self._refuse(rcpt, reverse_path=sender)
@@ -272,19 +301,73 @@ class Session(Conversation):
             await self._miss_mail()
         elif not self._recipients:
             await self._refuse(replies.NO_VALID_RECIPIENTS if self._refused_recipients else replies.NEED_RCPT)
+        elif self._receiver or mail.body == "BINARYMIME":  # RFC 3030 2 and 3
+            await self._refuse(replies.BAD_SEQUENCE)
         else:
-            recipients = self._recipients
-            await self.send(replies.START_DATA)
             try:
-                content = await self.read_data(self.service.limits.max_message_size)
-                await self._accept(mail, recipients, content)
+                if receiver := await self._receive(mail):
+                    await self.send(replies.START_DATA)
+                    await self.read_data(receiver)
+                    await self._accept(mail, receiver)
+                else:
+                    await self._refuse(NO_MEMORY, reverse_path=mail.reverse_path)
             finally:
                 self._reset()
 
-    async def _accept(self, mail: MailCommand, recipients: list[RcptCommand], content: bytes | None) -> None:
-        refusal = await self._content_refusal(content)
-        if refusal or content is None:
-            refusal = refusal or MESSAGE_TOO_BIG
+    async def smtp_BDAT(self, argument: str) -> None:
+        """RFC 3030 2. Whatever is wrong, the octets of the chunk are read and never taken for commands."""
+        chunk = parse_bdat(argument)
+        if isinstance(chunk, Reply):
+            await self._refuse(chunk)
+            return
+        size, last = chunk
+        mail = self._mail
+        refused = self._lost_chunks
+        if refused or mail is None or not self._recipients:
+            await self.read_octets(size, NOWHERE)
+            if refused:  # one answer each, but no other error
+                self._lost_chunks = None if last else refused
+                await self.send(refused)
+            elif mail is None:
+                await self._miss_mail()
+            else:
+                await self._refuse(replies.NO_VALID_RECIPIENTS if self._refused_recipients else replies.NEED_RCPT)
+            return
+        await self._chunk(mail, size, last=last)
+
+    async def _chunk(self, mail: MailCommand, size: int, *, last: bool) -> None:
+        done = False
+        try:
+            receiver = self._receiver or await self._receive(mail)
+            await self.read_octets(size, receiver or NOWHERE)
+            if receiver is None or (receiver.refusal and not last):
+                refusal = receiver.refusal if receiver and receiver.refusal else NO_MEMORY
+                self._reset()
+                self._lost_chunks = None if last else refusal
+                await self._refuse(refusal, reverse_path=mail.reverse_path)
+            elif last:
+                done = True
+                await self._accept(mail, receiver)
+            else:
+                await self.send(replies.CHUNK_OK)
+        finally:
+            if done:
+                self._reset()
+
+    async def _receive(self, mail: MailCommand) -> Receiver | None:
+        """Where the content goes; None when there is no memory to spare for it."""
+        try:
+            content = await self.service.begin()
+        except Exhausted:
+            return None
+        newlines = "keep" if mail.body == "BINARYMIME" else self.service.policy.bare_newlines
+        self._receiver = Receiver(content, max_size=self.service.limits.max_message_size, newlines=newlines)
+        return self._receiver
+
+    async def _accept(self, mail: MailCommand, receiver: Receiver) -> None:
+        await receiver.end()
+        recipients, refusal = self._recipients, receiver.refusal
+        if refusal:
             await self._answer_all(recipients, Answer(reply=refusal))
             log.info(
                 "message.rejected",
@@ -295,25 +378,13 @@ class Session(Conversation):
                 text=refusal.text,
             )
             return
-        answer = await self._submit(_envelope(mail, recipients), content)
+        self._receiver = None  # the content is the submission's from here on
+        answer = await self._submit(_envelope(mail, recipients), receiver.content)
         await self._answer_all(recipients, answer)
         if answer.reply.code == 250:
             self._forgive()
 
-    async def _content_refusal(self, content: bytes | None) -> Reply | None:
-        if content is None:
-            return MESSAGE_TOO_BIG
-        if self.service.policy.bare_newlines == "reject":
-            bare = (
-                await asyncio.to_thread(has_bare_newline, content)
-                if len(content) > OFF_LOOP_SIZE
-                else has_bare_newline(content)
-            )
-            if bare:
-                return replies.BARE_NEWLINE
-        return None
-
-    async def _submit(self, envelope: Envelope, content: bytes) -> Answer:
+    async def _submit(self, envelope: Envelope, content: Content) -> Answer:
         self._peer = peer = Peer(gone=self.eof)
         task = self.service.submit(
             envelope,
@@ -368,6 +439,7 @@ class Session(Conversation):
         "MAIL": smtp_MAIL,
         "RCPT": smtp_RCPT,
         "DATA": smtp_DATA,
+        "BDAT": smtp_BDAT,
         "RSET": smtp_RSET,
         "NOOP": smtp_NOOP,
         "QUIT": smtp_QUIT,
@@ -390,6 +462,7 @@ def _envelope(mail: MailCommand, rcpts: list[RcptCommand]) -> Envelope:
         reverse_path=mail.reverse_path,
         recipients=recipients,
         smtputf8=mail.smtputf8,
+        binary=mail.body == "BINARYMIME",
         ret=mail.ret,
         envid=mail.envid,
         wishes={address: wish for address, wish in wishes.items() if wish != NO_WISH},

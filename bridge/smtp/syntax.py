@@ -22,6 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SOURCE_ROUTE = re.compile(r"@[^:<>\"]*:")  # RFC 5321 4.1.1.3, appendix C: accepted and ignored
 # In a path that is written in angle brackets; a quoted local part may hold ">" and blanks.
 _PATH = re.compile(r'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ \t])*)>(?:[ \t]+(.*))?', re.DOTALL)
+_BARE_PATH = re.compile(r"[ \t]*([^<> \t]+)(?:[ \t]+(.*))?", re.DOTALL)  # MAIL FROM:ann@example.com SIZE=1
 _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
 _LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
 # Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
@@ -33,15 +34,17 @@ _XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")  # RFC 
 _HEX = re.compile(r"\+([0-9A-F]{2})")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")  # RFC 6533 3: `\x{FC}` is a code point
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
+_BDAT = re.compile(r"([0-9]{1,15})(?:[ \t]+(LAST))?", re.IGNORECASE)
 _NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailCommand:
-    """`reverse_path` "" is the null one. `size` is 0 when not declared; `ret` and `envid` as in `Envelope`."""
+    """`reverse_path` "" is the null one. `size` is 0 and `body` "" when not declared; `ret` and `envid` as in `Envelope`."""
 
     reverse_path: str
     size: int = 0
+    body: str = ""
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
@@ -55,9 +58,12 @@ class RcptCommand:
     wish: Wish = NO_WISH
 
 
-def parse_mail(argument: str, *, hostname: str, max_size: int) -> MailCommand | Reply:
-    """`FROM:<a@b> SIZE=1` -> MailCommand, or the reply that refuses it. A bare local part (root) gets our host name."""
-    parts = _split_path(argument, "FROM:")
+def parse_mail(argument: str, *, hostname: str, max_size: int, bare: bool = False) -> MailCommand | Reply:
+    """`FROM:<a@b> SIZE=1` -> MailCommand, or the reply that refuses it. A bare local part (root) gets our host name.
+
+    `bare`: the angle brackets may be missing.
+    """
+    parts = _split_path(argument, "FROM:", bare)
     if isinstance(parts, Reply):
         return parts
     path, parameters = parts
@@ -73,18 +79,19 @@ def parse_mail(argument: str, *, hostname: str, max_size: int) -> MailCommand | 
     return MailCommand(
         reverse_path=path,
         size=int(values.get("SIZE") or 0),
+        body=values.get("BODY", "").upper(),
         smtputf8="SMTPUTF8" in values,
         ret=values.get("RET", "").upper(),
         envid=values.get("ENVID", ""),
     )
 
 
-def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool) -> RcptCommand | Reply:
+def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool, bare: bool = False) -> RcptCommand | Reply:
     """`TO:<a@b> NOTIFY=NEVER` -> RcptCommand, or the reply that refuses it.
 
     `<Postmaster>` gets our host name (RFC 5321 4.1.1.3).
     """
-    parts = _split_path(argument, "TO:")
+    parts = _split_path(argument, "TO:", bare)
     if isinstance(parts, Reply):
         return parts
     path, parameters = parts
@@ -102,11 +109,20 @@ def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool) -> RcptCommand |
     return RcptCommand(address=address, wish=Wish(notify, orcpt) if notify or orcpt else NO_WISH)
 
 
-def _split_path(argument: str, keyword: str) -> tuple[str, str] | Reply:
+def parse_bdat(argument: str) -> tuple[int, bool] | Reply:
+    """`86 LAST` -> (86, True): octets that follow, and whether they are the end of the message (RFC 3030 2)."""
+    match = _BDAT.fullmatch(argument)
+    return (int(match[1]), bool(match[2])) if match else replies.BDAT_SYNTAX
+
+
+def _split_path(argument: str, keyword: str, bare: bool) -> tuple[str, str] | Reply:
     sender = keyword == "FROM:"
     if _CONTROL.search(argument):
         return replies.SENDER_HAS_CONTROLS if sender else replies.RECIPIENT_HAS_CONTROLS
-    match = _PATH.fullmatch(argument[len(keyword) :]) if argument[: len(keyword)].upper() == keyword else None
+    match = None
+    if argument[: len(keyword)].upper() == keyword:
+        rest = argument[len(keyword) :]
+        match = _PATH.fullmatch(rest) or (_BARE_PATH.fullmatch(rest) if bare else None)
     if not match:
         return replies.MAIL_SYNTAX if sender else replies.RCPT_SYNTAX
     path = _SOURCE_ROUTE.sub("", match[1], count=1) if match[1].startswith("@") else match[1]
@@ -203,11 +219,10 @@ def _is_blank(encoded: str, *, embedded: bool) -> bool:
     return not decoded.strip()
 
 
-# Also where they were not offered (HELO): clients send them all the same. BODY and AUTH= change nothing: content is taken
-# as it comes, and who sends is who logged in.
+# Also where they were not offered (HELO): clients send them all the same. AUTH= changes nothing: who sends is who logged in.
 _MAIL_PARAMETERS = {
     "SIZE": re.compile(r"[0-9]{1,20}"),
-    "BODY": re.compile(r"7BIT|8BITMIME", re.IGNORECASE),
+    "BODY": re.compile(r"7BIT|8BITMIME|BINARYMIME", re.IGNORECASE),
     "SMTPUTF8": re.compile(r""),
     "AUTH": _XTEXT,
     "RET": re.compile(r"FULL|HDRS", re.IGNORECASE),

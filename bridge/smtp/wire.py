@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Session as AiosmtpdSession
@@ -22,10 +22,18 @@ MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, CRLF included
 MAX_MAIL_COMMAND = 2048  # with SIZE, BODY, SMTPUTF8, AUTH=, RET, ENVID, and the DSN parameters of RCPT
 MAX_AUTH_LINE = 12288  # RFC 4954 4
 _LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH_LINE + 16}
-HIGH_WATER = 256 * 1024  # unread octets before the socket is paused
+HIGH_WATER = 128 * 1024  # unread octets before the socket is paused
+BLOCK = 64 * 1024  # content is taken from the buffer when so much of it is there, or its end
 _NEVER = float("inf")
+_AT_ONCE = 1e-3
 _END = b"\r\n.\r\n"
 LINGER_S = 5.0  # how long a closed connection may take to send what was written to it
+
+
+class Incoming(Protocol):
+    """Takes content block by block."""
+
+    async def write(self, block: bytes) -> None: ...
 
 
 class LineTooLong(Exception):
@@ -39,7 +47,7 @@ class Disconnected(Exception):
 class Wire(SMTP):
     """The connection itself. Subclasses implement `serve`."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, timeout: float, min_data_rate: float = 0.0) -> None:
         # Not SMTP.__init__: it walks every attribute with `inspect` for each connection (0.3 ms) and sets class-level
         # limits that all sessions share.
         reader = asyncio.StreamReader(loop=loop)
@@ -54,11 +62,11 @@ class Wire(SMTP):
         self._original_transport = None
         self._tls_protocol = None
         self._timeout_duration = timeout
+        self._min_data_rate = min_data_rate  # octets per second
         self._timeout_handle: asyncio.TimerHandle | None = None
         self._deadline = _NEVER
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._buffer = bytearray()
-        self._high_water = HIGH_WATER
         self._reading_paused = False
         self._more: asyncio.Future[None] | None = None
 
@@ -139,7 +147,7 @@ class Wire(SMTP):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) > self._high_water and not self._reading_paused:
+        if len(self._buffer) > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()  # type: ignore[attr-defined]
         self._wake()
@@ -196,37 +204,67 @@ class Wire(SMTP):
             await self._fill()
         del buffer[: end + 1]
 
-    async def read_data(self, max_size: int) -> bytes | None:
-        """DATA up to CRLF.CRLF (only that ends it), dots unstuffed; None when it was larger than `max_size` octets.
-
-        Too large a message is read to its end and thrown away (RFC 5321 4.2.5). The time-out is for each block.
-        """
-        self._high_water = max_size + HIGH_WATER
+    async def read_data(self, content: Incoming) -> None:
+        """DATA up to CRLF.CRLF (only that ends it), dots unstuffed, into `content`."""
+        buffer, begun = self._buffer, self.loop.time()
+        scanned, line_start, taken = 0, True, 0
         try:
-            return await self._collect(max_size)
+            while (end := self._data_end(scanned, first=not taken)) < 0:
+                # What may be the beginning of the end mark stays, and no CRLF is cut in two.
+                cut = scanned = max(len(buffer) - len(_END) + 1, 0)
+                if cut < BLOCK:
+                    self._reset_timeout(self._patience(begun, taken + len(buffer)))
+                    await self._fill()
+                    continue
+                cut -= buffer[cut - 1 : cut + 1] == b"\r\n"
+                block = self._take(cut)
+                scanned, taken = scanned - cut, taken + cut
+                await content.write(_unstuff(block, line_start=line_start))
+                line_start = block.endswith(b"\r\n")
+            block = self._take(end)
+            del buffer[: len(_END) - 2]
+            await content.write(_unstuff(block, line_start=line_start))
         finally:
-            self._high_water = HIGH_WATER
             self._deadline = _NEVER
 
-    async def _collect(self, max_size: int) -> bytes | None:
-        buffer = self._buffer
-        size = _StuffedSize(max_size)
-        scanned = 0
-        while True:
-            if not size.exceeded and buffer.startswith(b".\r\n"):
-                del buffer[:3]
-                return b""
-            end = buffer.find(_END, max(0, scanned - len(_END) + 1))
-            if end >= 0:
-                break
-            if size.exceeds(buffer):
-                del buffer[: -len(_END) + 1]
-            scanned = len(buffer)
-            self._reset_timeout()
-            await self._fill()
-        content = b"" if size.exceeded else _unstuff(_head(buffer, end + 2))
-        del buffer[: end + len(_END)]
-        return None if size.exceeded or len(content) > max_size else content
+    def _data_end(self, scanned: int, *, first: bool) -> int:
+        """Where the content in the buffer ends, its last CRLF included; -1 when the end mark is not there."""
+        if first and self._buffer.startswith(_END[2:]):
+            return 0
+        found = self._buffer.find(_END, scanned)
+        return found + 2 if found >= 0 else -1
+
+    def _take(self, count: int) -> bytes:
+        """The next octets of the buffer. Nobody waits for the client from here on."""
+        self._deadline = _NEVER
+        with memoryview(self._buffer) as view:
+            block = bytes(view[:count])  # copied once, not twice
+        del self._buffer[:count]
+        return block
+
+    async def read_octets(self, count: int, content: Incoming) -> None:
+        """So many octets, whatever they are, into `content` (BDAT, RFC 3030 2)."""
+        begun, left = self.loop.time(), count
+        try:
+            while left:
+                there = len(self._buffer)
+                if there < min(left, BLOCK):
+                    self._reset_timeout(self._patience(begun, count - left + there))
+                    await self._fill()
+                else:
+                    block = self._take(min(left, there))
+                    left -= len(block)
+                    await content.write(block)
+        finally:
+            self._deadline = _NEVER
+
+    def _patience(self, begun: float, octets: int) -> float:
+        """Seconds until the next block must be there: not too long after the last one, and all in all not slower than
+        `min_data_rate`, as Postfix's smtpd_min_data_rate."""
+        if not self._min_data_rate:
+            return self._timeout_duration
+        spent = self.loop.time() - begun
+        return max(min(self._timeout_duration, self._timeout_duration + octets / self._min_data_rate - spent), _AT_ONCE)
 
     # --- writing
 
@@ -283,34 +321,8 @@ class Wire(SMTP):
         return f"{cipher[1]} with cipher {cipher[0]} ({cipher[2]}/{cipher[2]} bits)" if cipher else ""
 
 
-def _unstuff(content: bytes) -> bytes:
+def _unstuff(block: bytes, *, line_start: bool) -> bytes:
     """RFC 5321 4.5.2: the first dot of a line that begins with one goes."""
-    if content.startswith(b"."):
-        content = content[1:]
-    return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
-
-
-class _StuffedSize:
-    """Whether a message that is still coming in is too large; the dots that stuffing added do not count.
-
-    They are counted once, and only when they could make the difference.
-    """
-
-    def __init__(self, max_size: int) -> None:
-        self.exceeded = False
-        self._max_size = max_size
-        self._dots = 0
-        self._counted = 0
-
-    def exceeds(self, buffer: bytearray) -> bool:
-        if not self.exceeded and len(buffer) - self._dots > self._max_size:
-            self._dots += buffer.count(b"\r\n.", self._counted)
-            self._counted = max(len(buffer) - 2, 0)  # the end may be the beginning of another
-            self.exceeded = len(buffer) - self._dots > self._max_size + len(_END)
-        return self.exceeded
-
-
-def _head(buffer: bytearray, end: int) -> bytes:
-    """Copied once, not twice."""
-    with memoryview(buffer) as view:
-        return bytes(view[:end])
+    if line_start and block.startswith(b"."):
+        block = block[1:]
+    return block.replace(b"\r\n.", b"\r\n") if b"\r\n." in block else block

@@ -48,6 +48,7 @@ def policy(settings: Settings, index: int) -> ListenerPolicy:
         auth_mechanisms=listener.auth_mechanisms,
         auth_without_tls=listener.auth_without_tls,
         bare_newlines=listener.bare_newlines,
+        bare_addresses=listener.bare_addresses,
     )
 
 
@@ -61,5 +62,6 @@ def limits(settings: Settings) -> Limits:
         max_errors=smtp.max_errors,
         max_junk_commands=smtp.max_junk_commands,
         timeout=smtp.timeout,
+        min_data_rate=smtp.min_data_rate,
         tls_handshake_timeout=smtp.tls_handshake_timeout,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end, without_received
+from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, without_received
 
 __all__ = ["clients_end"]
 
@@ -79,7 +79,7 @@ async def test_three_hundred_aborted_connections_leave_no_descriptor_behind(star
         if number % 20 == 0:
             await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        while open_sockets() > before:
+        while open_sockets() > before or daemon.connections.sessions:
             await asyncio.sleep(0.01)
 
     assert not daemon.connections.sessions
@@ -116,7 +116,8 @@ async def test_a_command_line_that_trickles_does_not_extend_the_time_out(start_d
 
 async def test_data_that_flows_is_not_cut_however_long_it_takes(start_daemon: Any) -> None:
     """RFC 5321 4.5.3.2.5: the time-out is for a block, not for the message."""
-    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__TIMEOUT="0.3s")
+    limits = {"SMTP_BRIDGE_SMTP__TIMEOUT": "0.3s", "SMTP_BRIDGE_SMTP__MIN_DATA_RATE": "100B"}
+    daemon = await start_daemon(**CAPTURE, **limits)
     raw = await Raw.greeted(port_of(daemon))
     await raw.begin_data()
 
@@ -127,6 +128,28 @@ async def test_data_that_flows_is_not_cut_however_long_it_takes(start_daemon: An
     raw.send(b".\r\n")
 
     await raw.expect("250 2.0.0")
+
+
+@pytest.mark.parametrize("command", ["DATA", "BDAT 5000"])
+async def test_content_that_trickles_slower_than_the_least_rate_is_cut(start_daemon: Any, command: str) -> None:
+    """Each block comes in time, and the whole would take for ever (Postfix: smtpd_min_data_rate)."""
+    limits = {"SMTP_BRIDGE_SMTP__TIMEOUT": "0.3s", "SMTP_BRIDGE_SMTP__MIN_DATA_RATE": "1000B"}
+    daemon = await start_daemon(**CAPTURE, **limits)
+    raw = await Raw.greeted(port_of(daemon))
+    raw.send(ENVELOPE + command.encode() + b"\r\n")
+    await raw.expect("250 2.1.0", "250 2.1.5", *(["354"] if command == "DATA" else []))
+
+    async def trickle() -> None:
+        while True:
+            raw.send(b"x\r\n")
+            await asyncio.sleep(0.05)
+
+    trickling = asyncio.create_task(trickle())
+    try:
+        await raw.expect("421 4.4.2")
+    finally:
+        trickling.cancel()
+    assert await bodies(daemon) == []
 
 
 async def test_the_time_out_does_not_run_while_we_are_the_ones_who_take_long(start_daemon: Any) -> None:
@@ -279,6 +302,7 @@ async def test_ehlo_tells_what_is_honoured(start_daemon: Any) -> None:
     raw = await Raw.greeted(port_of(await start_daemon(**CAPTURE)))
 
     words = ["PIPELINING", f"SIZE {25 * 1024**2}", "STARTTLS", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN"]
+    words += ["CHUNKING", "BINARYMIME", "LIMITS RCPTMAX=1000"]
     assert raw.lines == ["bridge.example", *words]
 
 

@@ -1,0 +1,122 @@
+"""How much memory all sessions and attempts may hold: one budget, asked before the memory is taken.
+
+Two kinds ask. *Small* holds are what a session needs to read a message at all; *large* ones are whole messages. Large holds
+get three quarters at most, so that somebody's many big mails never keep a short one waiting. Each kind is served in order.
+For the loop's thread alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+
+class Exhausted(Exception):
+    """The budget did not have so much left within the time."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    octets: int
+    ready: asyncio.Future[None]
+
+
+class MemoryBudget:
+    """`total` octets; who asks waits `wait_s` seconds at most."""
+
+    def __init__(self, total: int, *, wait_s: float) -> None:
+        self.total = total
+        self.most_large = total * 3 // 4
+        self.used = 0
+        self.large = 0
+        self._wait_s = wait_s
+        self._waiting: dict[bool, deque[_Waiter]] = {False: deque(), True: deque()}
+        self._closed = False
+
+    def take(self, octets: int, *, large: bool = False) -> Hold | None:
+        """None when that much is not left now, or others asked before."""
+        return self.charge(octets, large=large) if not self._waiting[large] and self._fits(octets, large) else None
+
+    def charge(self, octets: int, *, large: bool = False) -> Hold:
+        """Taken whatever is left: of something that is there already. Who comes next waits the longer."""
+        hold = Hold(self, large)
+        hold.resize(octets)
+        return hold
+
+    async def hold(self, octets: int, *, large: bool = False) -> Hold:
+        """As `take`, but waits. What is more than there will ever be gets all of it, alone. Raises Exhausted."""
+        octets = min(octets, self.most_large if large else self.total)
+        if hold := self.take(octets, large=large):
+            return hold
+        waiter = _Waiter(octets, asyncio.get_running_loop().create_future())
+        queue = self._waiting[large]
+        queue.append(waiter)
+        try:
+            if self._closed:
+                raise Exhausted
+            async with asyncio.timeout(self._wait_s):
+                await waiter.ready
+        except TimeoutError:
+            raise Exhausted from None
+        finally:
+            queue.remove(waiter)
+            self._let_in()
+        return self.charge(octets, large=large)
+
+    def close(self) -> None:
+        """Shutdown: who waits hears now that there is nothing."""
+        self._closed = True
+        for queue in self._waiting.values():
+            for waiter in queue:
+                if not waiter.ready.done():
+                    waiter.ready.set_exception(Exhausted())
+
+    def _fits(self, octets: int, large: bool) -> bool:
+        return self.used + octets <= self.total and (not large or self.large + octets <= self.most_large)
+
+    def _count(self, octets: int, large: bool) -> None:
+        self.used += octets
+        if large:
+            self.large += octets
+        if octets < 0 and (self._waiting[False] or self._waiting[True]):
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """The first of each kind, who lets in the next when he has taken his share."""
+        for large, queue in self._waiting.items():
+            if queue and not queue[0].ready.done() and self._fits(queue[0].octets, large):
+                queue[0].ready.set_result(None)
+
+
+class Hold:
+    """Some octets of the budget, until `release`. One that is shared is given back by the last who releases it."""
+
+    __slots__ = ("_budget", "_large", "_owners", "octets")
+
+    def __init__(self, budget: MemoryBudget, large: bool) -> None:
+        self._budget = budget
+        self._large = large
+        self._owners = 1
+        self.octets = 0
+
+    def resize(self, octets: int) -> None:
+        """To what is held in fact; growing does not wait."""
+        change, self.octets = octets - self.octets, octets
+        self._budget._count(change, self._large)
+
+    def grow(self, octets: int) -> bool:
+        """By so much more, if it is left now."""
+        if not self._budget._fits(octets, self._large):
+            return False
+        self.resize(self.octets + octets)
+        return True
+
+    def share(self) -> Hold:
+        self._owners += 1
+        return self
+
+    def release(self) -> None:
+        self._owners -= 1
+        if not self._owners:
+            self.resize(0)

@@ -1,0 +1,157 @@
+"""The content of one message while it comes in: in memory as long as it is short, then in a file beside the spool.
+
+The file has no name (O_TMPFILE where there is such a thing), so that nothing is left of it whatever happens. Where the disk
+has no room, content goes on in memory as far as the budget allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bridge.budget import Hold, MemoryBudget
+from bridge.model import Email
+
+READING = 128 * 1024  # octets: what a session needs to read a message at all
+AT_ONCE = 256 * 1024  # octets written to a file in one go
+SHORT_COST = 8  # a short message in memory with all that is made of it: times its size
+LONG_COST = 2  # a long one while it is prepared
+TEXT_COST = 4  # its text as characters and in a request; its files go from the message to the request piece by piece
+
+
+class NoRoom(Exception):
+    """Neither the disk nor the budget has room for more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What is the same for all: `threshold` octets stay in memory, `min_free` octets of the disk stay free."""
+
+    budget: MemoryBudget
+    directory: Path
+    threshold: int
+    min_free: int = 0
+
+    async def begin(self) -> Content:
+        """Waits for room in the budget. Raises `budget.Exhausted`."""
+        return Content(self, self.budget.take(READING) or await self.budget.hold(READING))
+
+
+class Content:
+    """`write` as it comes, then `keep` what it costs and `read` it once; `close` in any case."""
+
+    __slots__ = ("_blocks", "_contents", "_file", "_in_file", "_no_file", "hold", "size")
+
+    def __init__(self, contents: Contents, hold: Hold) -> None:
+        self.hold = hold
+        self.size = 0
+        self._contents = contents
+        self._blocks: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._in_file = 0
+        self._no_file = False
+
+    async def write(self, block: bytes) -> None:
+        """Raises NoRoom."""
+        self._blocks.append(block)
+        self.size += len(block)
+        if self._no_file:
+            self._stay(len(block))
+        elif self._file is None:
+            if self.size > self._contents.threshold or not self.hold.grow(len(block)):
+                await self._write_out()
+        elif self.size - self._in_file > AT_ONCE:
+            await self._write_out()
+
+    @property
+    def long(self) -> bool:
+        """Whether it is in a file."""
+        return self._file is not None
+
+    async def keep(self) -> None:
+        """From a hold for reading to one for what the whole message costs. Raises `budget.Exhausted`, NoRoom."""
+        if self._file is None:
+            self.hold.resize((LONG_COST if self._no_file else SHORT_COST) * self.size)
+            return
+        await self._write_out()
+        if self._file is not None:
+            self.hold.resize(0)  # before asking for more: else all could wait for each other
+            self.hold = await self._contents.budget.hold(LONG_COST * self.size, large=True)
+
+    def read(self) -> bytes:
+        """The whole; blocks when it is long. Raises OSError."""
+        if self._file is None:
+            return self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
+        self._file.seek(0)
+        return self._file.read()
+
+    def close(self) -> None:
+        """The content is gone; the hold is its owner's."""
+        self._blocks = []
+        if self._file is not None:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """It and its hold are given up."""
+        self.close()
+        self.hold.release()
+
+    def drop(self) -> None:
+        """Nothing of it will be wanted, though the rest is still to be read."""
+        self.close()
+        self.hold.resize(READING)
+
+    async def _write_out(self) -> None:
+        """All that is in memory goes to the file; if that cannot be, all stays in memory."""
+        blocks, self._blocks = self._blocks, []
+        try:
+            await asyncio.to_thread(self._append, blocks)
+        except OSError:
+            self._no_file = True
+            written = await asyncio.to_thread(self._take_back)
+            self._blocks = [written, *blocks] if written else blocks
+            self._in_file = 0
+            self._stay(max(self.size + READING - self.hold.octets, 0))
+        else:
+            self._in_file = self.size
+            self.hold.resize(READING + AT_ONCE)
+
+    def _append(self, blocks: list[bytes]) -> None:
+        size = sum(map(len, blocks))
+        if self._file is None:
+            self._file = open_unnamed(self._contents.directory)
+        status = os.fstatvfs(self._file.fileno())
+        if status.f_bavail * status.f_frsize - size < self._contents.min_free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for block in blocks:
+            rest = memoryview(block)
+            while rest:
+                rest = rest[os.write(self._file.fileno(), rest) :]
+
+    def _take_back(self) -> bytes:
+        """What the file holds for certain; a half written block of it is still in memory."""
+        file, self._file = self._file, None
+        if file is None:
+            return b""
+        with file:
+            file.seek(0)
+            return file.read(self._in_file)
+
+    def _stay(self, octets: int) -> None:
+        if not self.hold.grow(octets):
+            raise NoRoom
+
+
+def footprint(email: Email) -> int:
+    """Octets that a message holds while it is attempted."""
+    return len(email.raw) + TEXT_COST * (len(email.text) + len(email.html)) + AT_ONCE
+
+
+def open_unnamed(directory: Path) -> IO[bytes]:
+    """Raises OSError."""
+    return tempfile.TemporaryFile(dir=directory, buffering=0)
