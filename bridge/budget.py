@@ -19,7 +19,7 @@ class Exhausted(Exception):
 @dataclass(slots=True)
 class _Waiter:
     octets: int
-    ready: asyncio.Future[None]
+    ready: asyncio.Future[Hold]
 
 
 class MemoryBudget:
@@ -56,13 +56,17 @@ class MemoryBudget:
             if self._closed:
                 raise Exhausted
             async with asyncio.timeout(self._wait_s):
-                await waiter.ready
-        except TimeoutError:
-            raise Exhausted from None
+                return await waiter.ready
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if waiter.ready.done() and not waiter.ready.cancelled():  # let in at the same moment
+                waiter.ready.result().release()
+            if isinstance(error, TimeoutError):
+                raise Exhausted from None
+            raise
         finally:
-            queue.remove(waiter)
-            self._let_in()
-        return self.charge(octets, large=large)
+            if waiter in queue:
+                queue.remove(waiter)
+                self._let_in()
 
     def close(self) -> None:
         """Shutdown: who waits hears now that there is nothing."""
@@ -83,10 +87,14 @@ class MemoryBudget:
             self._let_in()
 
     def _let_in(self) -> None:
-        """The first of each kind, who lets in the next when he has taken his share."""
         for large, queue in self._waiting.items():
-            if queue and not queue[0].ready.done() and self._fits(queue[0].octets, large):
-                queue[0].ready.set_result(None)
+            while queue and self._fits(queue[0].octets, large):
+                waiter = queue.popleft()
+                hold = self.charge(waiter.octets, large=large)
+                if waiter.ready.done():  # it was cancelled, or the budget closed, a moment ago
+                    hold.release()
+                else:
+                    waiter.ready.set_result(hold)
 
 
 class Hold:
