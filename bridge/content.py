@@ -19,8 +19,9 @@ from bridge.model import Email
 
 READING = 128 * 1024  # octets: what a session needs to read a message at all
 AT_ONCE = 256 * 1024  # octets written to a file in one go
-SHORT_COST = 8  # a short message in memory with all that is made of it: times its size
-LONG_COST = 2  # a long one while it is prepared
+SHORT = 64 * 1024  # octets
+SHORT_COST = 8  # times the size of a short message: it and all that is made of it
+LONG_COST = 2  # and of what a long one has beyond that
 TEXT_COST = 4  # its text as characters and in a request; its files go from the message to the request piece by piece
 
 
@@ -76,12 +77,12 @@ class Content:
     async def keep(self) -> None:
         """From a hold for reading to one for what the whole message costs. Raises `budget.Exhausted`, NoRoom."""
         if self._file is None:
-            self.hold.resize((LONG_COST if self._no_file else SHORT_COST) * self.size)
+            self.hold.resize(cost(self.size))
             return
         await self._write_out()
         if self._file is not None:
             self.hold.resize(0)  # before asking for more: else all could wait for each other
-            self.hold = await self._contents.budget.hold(LONG_COST * self.size, large=True)
+            self.hold = await self._contents.budget.hold(cost(self.size), large=True)
 
     def read(self) -> bytes:
         """The whole; blocks when it is long. Raises OSError."""
@@ -145,6 +146,11 @@ class Content:
     def _stay(self, octets: int) -> None:
         if not self.hold.grow(octets):
             raise NoRoom
+
+
+def cost(size: int) -> int:
+    """Octets that a message of `size` octets in memory and all that is made of it may hold."""
+    return LONG_COST * size + (SHORT_COST - LONG_COST) * min(size, SHORT)
 
 
 def footprint(email: Email) -> int:

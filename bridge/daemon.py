@@ -274,6 +274,7 @@ class Daemon:
             parse=parse_email,
             clock=clock,
             owner=self.owner,
+            budget=self.budget,
         )
         self.listen_to(self.dispatchers.all)
         self.submission = Submission(

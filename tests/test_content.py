@@ -86,9 +86,12 @@ async def test_without_room_anywhere_it_is_refused(tmp_path: Path) -> None:
     place = contents(tmp_path, total=MIB, min_free=2**62)
     content = await place.begin()
 
-    with pytest.raises(NoRoom):
+    async def write_much() -> None:
         for _ in range(32):
             await content.write(BLOCK)
+
+    with pytest.raises(NoRoom):
+        await write_much()
     content.abandon()
     assert place.budget.used == 0
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
+from bridge.budget import Hold, MemoryBudget
 from bridge.clock import Clock
+from bridge.content import LONG_COST, cost
 from bridge.delivery.attempt import Attempt
 from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
@@ -33,9 +35,8 @@ POLL_S = 5.0
 REFUSED_S = 1.0  # until the next look at a spool that refuses to be written
 OFF_LOOP_SIZE = 64 * 1024
 SORTED_AT_ONCE = 50  # messages that were put under other settings
-# While works hold this much nothing is claimed, however few they are: a window of batches may be thousands of messages. One
-# claim may go over it by its own limit; the parsed mail is about as large again.
-MAX_BYTES = 64 << 20
+SHARE = 4  # the part of the memory budget that works may always have, whatever the sessions hold
+NO_MEMORY_S = 0.2  # until the next look when the budget is used up
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
 
 Parse = Callable[[bytes], Email]
@@ -45,7 +46,7 @@ Parse = Callable[[bytes], Email]
 class Work:
     """What a claimed message holds while it is worked on."""
 
-    octets: int
+    hold: Hold
     dispatcher: Dispatcher | None
 
 
@@ -53,7 +54,15 @@ class Runner:
     """`run` until `stop`. `wake` may be called at any time from the loop's thread."""
 
     def __init__(
-        self, *, spool: Spool, dispatchers: Dispatchers, recorder: Recorder, parse: Parse, clock: Clock, owner: str
+        self,
+        *,
+        spool: Spool,
+        dispatchers: Dispatchers,
+        recorder: Recorder,
+        parse: Parse,
+        clock: Clock,
+        owner: str,
+        budget: MemoryBudget,
     ) -> None:
         self._spool = spool
         self._dispatchers = dispatchers
@@ -63,7 +72,8 @@ class Runner:
         self._owner = owner
         self._works: dict[asyncio.Task[None], Work] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bytes = 0
+        self._budget = budget
+        self._held_octets = 0
         self._backlog: set[str] = set()  # providers for which more was due than fitted
         self._lanes: dict[str, Lane | None] = {}  # those in which somebody may wait
         self._look_at = 0.0  # when lanes that the spool has and we do not know are looked for again
@@ -213,7 +223,7 @@ class Runner:
         """Messages taken; None when the spool refuses: the next look must not come at once, however much is due."""
         if self._recorder.stuck:
             return None
-        if self._bytes >= MAX_BYTES:
+        if self._octets_left() <= 0:
             return 0
         now = self._clock.now()
         turns, foreign = self._assigned(now)
@@ -239,6 +249,7 @@ class Runner:
             lanes=sorted(lanes),
             provider=name,
             sorting=dispatcher is None,
+            octets=self._octets_left() // LONG_COST,
         )
         (self._backlog.add if len(claimed) >= room else self._backlog.discard)(name)
         if claimed and dispatcher is None:
@@ -246,6 +257,12 @@ class Runner:
         for item in claimed:
             self._start(item, dispatcher)
         return len(claimed)
+
+    def _octets_left(self) -> int:
+        """Of the budget: what nobody holds, or else our share. However few messages they are: a window of batches may be
+        thousands. One claim may go over it."""
+        share = self._budget.total // SHARE - self._held_octets
+        return max(share, self._budget.most_large - self._budget.large)
 
     def _held(self, dispatcher: Dispatcher | None) -> int:
         return sum(work.dispatcher is dispatcher for work in self._works.values())
@@ -267,21 +284,24 @@ class Runner:
         lanes = [text for one, texts in turns.items() if self._room(one, now) for text in texts]
         waits = [until - now for one in self._dispatchers.all if (until := one.waits_until(now)) is not None]
         try:
-            due = await self._spool.next_due(sorted(lanes)) if lanes and self._bytes < MAX_BYTES else None
+            due = await self._spool.next_due(sorted(lanes)) if lanes else None
         except SpoolError:
             due = None
         if due is not None:
-            waits.append(due - self._clock.now())
+            waits.append(max(due - self._clock.now(), 0.0 if self._octets_left() > 0 else NO_MEMORY_S))
         return min(max(min(waits, default=POLL_S), 0.0), POLL_S)
 
     def _start(self, item: Claimed, dispatcher: Dispatcher | None) -> None:
         task = asyncio.create_task(self._work(item, dispatcher) if dispatcher else self._sort(item))
-        self._works[task] = Work(len(item.message.raw), dispatcher)
-        self._bytes += len(item.message.raw)
+        hold = self._budget.charge(cost(len(item.message.raw)), large=True)
+        self._works[task] = Work(hold, dispatcher)
+        self._held_octets += hold.octets
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._bytes -= self._works.pop(task).octets
+        hold = self._works.pop(task).hold
+        self._held_octets -= hold.octets
+        hold.release()
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
             # Its lease runs out and it is found as interrupted; the others are not held up by it.

@@ -181,12 +181,14 @@ class Spool(Protocol):
         lanes: Sequence[str] | None = None,
         provider: str = "",
         sorting: bool = False,
+        octets: int | None = None,
     ) -> Sequence[Claimed]:
         """Take at most `limit` due messages with all their due recipients in `lanes` (None: in all); attempts + 1, leased.
 
         It is committed before anything is tried. The sources take turns, lane by lane; within a source the oldest message
         comes first. `provider`: who will try them, noted so that after a crash it is known who may have mailed them.
-        `sorting`: nothing will be tried, so no attempt is counted.
+        `sorting`: nothing will be tried, so no attempt is counted. `octets`: of bodies that are read, at most, or one of any
+        size; the rest is given back.
         """
 
     async def renew(self, queue_id: str, lease: Lease, until: float) -> bool:
@@ -231,7 +233,7 @@ class Spool(Protocol):
         """Mark the recipients that have waited longer than `after` seconds, each once, so that `notices` brings them."""
 
     async def notices(self, *, limit: int = 50) -> Sequence[Due]:
-        """Messages whose senders are still to be told something."""
+        """Messages whose senders are still to be told something; fewer where they are large."""
 
     async def settle_notices(
         self, due: Due, *, messages: Sequence[tuple[Message, str]] = (), posts: Sequence[Post] = (), now: float

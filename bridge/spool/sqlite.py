@@ -34,6 +34,7 @@ from bridge.spool.writer import NO_ROOM, Operation, Writer
 
 BODY_LOST = Reply(451, "4.3.0", "The message body is missing or damaged in the spool")
 _ROW_BYTES = 512  # what a message takes beside its body, roughly
+NOTICE_BYTES = 8 << 20  # of messages whose senders are to be told something, read at once, or one of any size
 WAITING_PAGE = 500  # recipients in one transaction when a provider is back
 _WRITABLE_BYTES = 64 << 10  # a spool that could just take a tiny message is as good as full
 
@@ -183,6 +184,7 @@ class SqliteSpool(SqliteOperator):
         lanes: Sequence[str] | None = None,
         provider: str = "",
         sorting: bool = False,
+        octets: int | None = None,
     ) -> Sequence[Claimed]:
         lease = Lease(owner=owner, epoch=next(self._epochs), until=now + lease_s)
         among = None if lanes is None else tuple(lanes)
@@ -194,8 +196,14 @@ class SqliteSpool(SqliteOperator):
             with suppress(SpoolError):
                 await self._writer.submit(self._unclaim, leases.Unclaim(owner, now, lease.epoch, sorting=sorting))
             raise
-        loaded = [await self._load(one, now, sorting) for one in found]
-        return tuple(one for one in loaded if one is not None)
+        loaded: list[Claimed] = []
+        for one in found:
+            if octets is not None and loaded and one.row["size"] > octets:
+                await self.give_back(one.row["queue_id"], lease, now=now, sorting=sorting)
+            elif claimed := await self._load(one, now, sorting):
+                loaded.append(claimed)
+                octets = None if octets is None else octets - one.row["size"]
+        return tuple(loaded)
 
     async def _load(self, found: Found, now: float, sorting: bool) -> Claimed | None:
         """None for a message whose body is lost: it is held, and the queue goes on (a corrupt entry never stops it)."""
@@ -283,7 +291,14 @@ class SqliteSpool(SqliteOperator):
         return looked
 
     async def notices(self, *, limit: int = 50) -> Sequence[Due]:
-        return [await self._as_due(one) for one in await self._loader.run(notice_rows.find, limit)]
+        found: list[Due] = []
+        octets = 0
+        for one in await self._loader.run(notice_rows.find, limit):
+            octets += one.row["size"]
+            if found and octets > NOTICE_BYTES:
+                break
+            found.append(await self._as_due(one))
+        return found
 
     async def _as_due(self, found: notice_rows.Found) -> Due:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from bridge.budget import MemoryBudget
 from bridge.delivery.breaker import BreakerPolicy
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
@@ -193,8 +194,15 @@ class Bench:
         )
         self.dispatcher = self.dispatchers.first
         self.recorder = Recorder(spool, retry, clock, timeout=self.dispatchers.timeout, onward=self.dispatchers.onward)
+        self.budget = MemoryBudget(256 << 20, wait_s=1)
         self.runner = Runner(
-            spool=spool, dispatchers=self.dispatchers, recorder=self.recorder, parse=parse, clock=clock, owner="me"
+            spool=spool,
+            dispatchers=self.dispatchers,
+            recorder=self.recorder,
+            parse=parse,
+            clock=clock,
+            owner="me",
+            budget=self.budget,
         )
         for dispatcher in self.dispatchers.all:
             dispatcher.on_change = self.runner.changed

@@ -300,15 +300,15 @@ async def test_a_window_holds_a_batch_under_way_and_one_that_fills(bench: Make) 
     assert len(one.runner._works) == 20
 
 
-async def test_nothing_is_claimed_while_what_is_held_is_large(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_claimed_while_what_is_held_is_large(bench: Make) -> None:
     gate = asyncio.Event()
 
     async def wait() -> Any:
         await gate.wait()
         return SENT
 
-    monkeypatch.setattr("bridge.delivery.runner.MAX_BYTES", 5000)
     one = bench(wait, SENT, max_batch=10)
+    one.budget.total, one.budget.most_large = 50_000, 40_000
     await put(one, 6, size=1000)
     await one.until(lambda: len(one.runner._works) == 6)
     more = [one.message(recipient) for recipient in names(3, start=6)]
@@ -320,7 +320,38 @@ async def test_nothing_is_claimed_while_what_is_held_is_large(bench: Make, monke
     await one.quiet()
 
     assert await one.statuses() == dict.fromkeys(names(9), "sent")
-    assert one.runner._bytes == 0
+    assert one.budget.used == 0
+
+
+async def test_of_large_messages_no_more_are_read_than_the_budget_has(bench: Make) -> None:
+    gate = asyncio.Event()
+
+    async def wait() -> Any:
+        await gate.wait()
+        return SENT
+
+    one = bench(wait, max_batch=10)
+    one.budget.total = one.budget.most_large = 7_000_000
+    await put(one, 8, size=1_000_000)
+    await one.until(lambda: len(one.runner._works) == 3)
+    await asyncio.sleep(0.05)
+    assert len(one.runner._works) == 3
+
+    gate.set()
+    await one.quiet()
+
+    assert await one.statuses() == dict.fromkeys(names(8), "sent")
+    assert one.budget.used == 0
+
+
+async def test_works_have_their_share_though_the_sessions_hold_everything(bench: Make) -> None:
+    one = bench(SENT)
+    theirs = one.budget.charge(one.budget.total, large=True)
+    await put(one, 3)
+    await one.quiet()
+
+    assert await one.statuses() == dict.fromkeys(names(3), "sent")
+    theirs.release()
 
 
 async def test_what_waits_for_a_batch_keeps_its_lease(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
