@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -21,7 +23,7 @@ READING = 128 * 1024  # octets: what a session needs to read a message at all
 AT_ONCE = 256 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
-LONG_COST = 2  # and of what a long one has beyond that
+LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text
 TEXT_COST = 4  # its text as characters and in a request; its files go from the message to the request piece by piece
 
 
@@ -84,12 +86,20 @@ class Content:
             self.hold.resize(0)  # before asking for more: else all could wait for each other
             self.hold = await self._contents.budget.hold(cost(self.size), large=True)
 
-    def read(self) -> bytes:
-        """The whole; blocks when it is long. Raises OSError."""
+    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]:
+        """The first octets, at least so many (or all there are), and the rest piece by piece. Blocks when it is long.
+
+        Raises OSError.
+        """
         if self._file is None:
-            return self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
-        self._file.seek(0)
-        return self._file.read()
+            return (self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)), ()
+        return os.pread(self._file.fileno(), first, 0), self._pieces(first)
+
+    def _pieces(self, start: int) -> Iterator[bytes]:
+        assert self._file is not None
+        while piece := os.pread(self._file.fileno(), AT_ONCE, start):
+            start += len(piece)
+            yield piece
 
     def close(self) -> None:
         """The content is gone; the hold is its owner's."""
@@ -148,8 +158,19 @@ class Content:
             raise NoRoom
 
 
+def join(first: bytes, rest: Iterable[bytes]) -> bytes:
+    """All of it in one object, which is never in memory twice (BytesIO gives its own buffer away)."""
+    whole = io.BytesIO()
+    whole.write(first)
+    length = len(first)
+    for piece in rest:
+        whole.write(piece)
+        length += len(piece)
+    return whole.getvalue() if length > len(first) else first
+
+
 def cost(size: int) -> int:
-    """Octets that a message of `size` octets in memory and all that is made of it may hold."""
+    """Octets that a message of `size` octets and all that is made of it may hold."""
     return LONG_COST * size + (SHORT_COST - LONG_COST) * min(size, SHORT)
 
 

@@ -155,7 +155,7 @@ class Submission:
     async def _prepare(self, queue_id: str, envelope: Envelope, content: Content, origin: Origin) -> Prepared | Reply:
         """Everything that needs no network (DESIGN 3.10). Raises `budget.Exhausted`, NoRoom."""
         await content.keep()
-        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content.read, origin)
+        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
         prepared = await asyncio.to_thread(prepare) if content.size > OFF_LOOP_SIZE else prepare()
         content.close()
         if isinstance(prepared, Prepared) and content.long:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.budget import Exhausted, MemoryBudget
-from bridge.content import AT_ONCE, READING, Contents, NoRoom
+from bridge.content import AT_ONCE, READING, Contents, NoRoom, cost, join
 
 BLOCK = bytes(range(256)) * 256  # 64 KiB
 MIB = 1024 * 1024
@@ -27,12 +27,12 @@ async def test_what_was_written_is_read_in_order(tmp_path: Path, blocks: int) ->
         await content.write(b"%d" % number + BLOCK)
     await content.keep()
 
-    assert content.read() == b"".join(b"%d" % number + BLOCK for number in range(blocks))
+    assert join(*content.read(1000)) == b"".join(b"%d" % number + BLOCK for number in range(blocks))
     assert content.long == (blocks > 1)
     content.abandon()
 
 
-async def test_a_long_one_holds_little_while_it_comes_and_twice_its_size_while_it_is_prepared(tmp_path: Path) -> None:
+async def test_a_long_one_holds_little_while_it_comes_and_its_cost_while_it_is_prepared(tmp_path: Path) -> None:
     place = contents(tmp_path)
     content = await place.begin()
     for _ in range(64):
@@ -40,7 +40,7 @@ async def test_a_long_one_holds_little_while_it_comes_and_twice_its_size_while_i
         assert place.budget.used <= READING + AT_ONCE
     await content.keep()
 
-    assert place.budget.large == 2 * 64 * len(BLOCK)
+    assert place.budget.large == cost(64 * len(BLOCK))
     content.abandon()
     assert place.budget.used == 0
 
@@ -76,7 +76,7 @@ async def test_without_room_on_the_disk_it_goes_on_in_memory(tmp_path: Path, ful
     await content.keep()
 
     assert not content.long
-    assert content.read() == b"".join(b"%02d" % number + BLOCK for number in range(24))
+    assert join(*content.read(0)) == b"".join(b"%02d" % number + BLOCK for number in range(24))
     assert place.budget.used >= content.size
     content.abandon()
     assert place.budget.used == 0
@@ -102,7 +102,7 @@ async def test_a_directory_that_is_gone_costs_no_mail(tmp_path: Path) -> None:
         await content.write(BLOCK)
     await content.keep()
 
-    assert content.read() == BLOCK * 4
+    assert join(*content.read(0)) == BLOCK * 4
     content.abandon()
 
 

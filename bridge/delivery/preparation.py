@@ -12,17 +12,19 @@ from typing import Any, Literal
 import structlog
 
 from bridge.clock import Clock
+from bridge.content import Content, join
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
-from bridge.mime.trace import count_received, normalize_newlines, received_field, rfc5322_date, stamp
+from bridge.mime.trace import count_received, received_field, rfc5322_date, stamp
 from bridge.model import Email, Envelope, Message, Origin
 from bridge.reply import TOO_MANY_HOPS, Reply
 
 log: Any = structlog.get_logger()
 
+BEYOND_HEADER = 64 * 1024  # octets of the body that are looked at with the header
 HEADER_TOO_LARGE = Reply(554, "5.6.0", "Message header is too large")
 BEYOND = {
     "header": HEADER_TOO_LARGE,
@@ -63,14 +65,17 @@ class Preparation:
         self._clock = clock
 
     def __call__(
-        self, rules: Rules, queue_id: str, envelope: Envelope, read: Callable[[], bytes], origin: Origin
+        self, rules: Rules, queue_id: str, envelope: Envelope, incoming: Content, origin: Origin
     ) -> Prepared | Reply:
-        """The message, or the refusal that a client hears whatever the mode. `read` gives its content; it is held once."""
-        content = read()
+        """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
+        long one is copied once, from its file."""
+        content, rest = incoming.read(rules.max_header_size + BEYOND_HEADER)
+        if envelope.binary or rules.dedupe_window > 0:  # they want the whole
+            content, rest = join(content, rest), ()
         if header_exceeds(content, rules.max_header_size):
             return HEADER_TOO_LARGE
         try:
-            content = without_binary(content) if envelope.binary else normalize_newlines(content)
+            content = without_binary(content) if envelope.binary else content
         except Unconvertible:
             return BINARY_SIGNED
         if count_received(content) > rules.max_hops:
@@ -78,7 +83,7 @@ class Preparation:
         now = self._clock.now()
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
         content, envelope = _with_new_sender(rules, queue_id, content, envelope)
-        raw = _stamp(rules, queue_id, envelope, content, origin, now)
+        raw = join(_stamp(rules, queue_id, envelope, content, origin, now), rest)
         del content
         email = self._parse(raw)
         if email.beyond:

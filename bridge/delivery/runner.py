@@ -16,7 +16,7 @@ import structlog
 
 from bridge.budget import Hold, MemoryBudget
 from bridge.clock import Clock
-from bridge.content import LONG_COST, cost
+from bridge.content import LONG_COST, cost, footprint
 from bridge.delivery.attempt import Attempt
 from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
@@ -307,6 +307,15 @@ class Runner:
             # Its lease runs out and it is found as interrupted; the others are not held up by it.
             log.error("runner.error", exc_info=error)
 
+    def _shrink(self, email: Email) -> None:
+        """It is known now what the message of this task holds: there may be room for another."""
+        task = asyncio.current_task()
+        hold = self._works[task].hold if task in self._works else None
+        if hold and (less := hold.octets - footprint(email)) > 0:
+            hold.resize(hold.octets - less)
+            self._held_octets -= less
+            self._wake.set()
+
     # --- one message
 
     async def _parsed(self, raw: bytes) -> Email:
@@ -317,6 +326,7 @@ class Runner:
         by_address = {recipient.address: recipient for recipient in item.recipients}
         try:
             email = await self._parsed(item.message.raw)
+            self._shrink(email)
             settled = await self._not_to_be_tried(item, email, dispatcher)
             await self._recorder.record(queue_id, item.lease, settled)
             rest = [recipient for recipient in item.recipients if recipient.address not in settled]

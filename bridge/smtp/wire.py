@@ -212,11 +212,11 @@ class Wire(SMTP):
             while (end := self._data_end(scanned, first=not taken)) < 0:
                 # What may be the beginning of the end mark stays, and no CRLF is cut in two.
                 cut = scanned = max(len(buffer) - len(_END) + 1, 0)
+                cut -= buffer[cut - 1 : cut + 1] == b"\r\n"
                 if cut < BLOCK:
                     self._reset_timeout(self._patience(begun, taken + len(buffer)))
                     await self._fill()
                     continue
-                cut -= buffer[cut - 1 : cut + 1] == b"\r\n"
                 block = self._take(cut)
                 scanned, taken = scanned - cut, taken + cut
                 await content.write(_unstuff(block, line_start=line_start))

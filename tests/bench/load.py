@@ -27,6 +27,9 @@ def message(size: int, *, attachment: bool) -> bytes:
     )
 
 
+PIECE = 1 << 20
+
+
 class Client:
     def __init__(self, port: int) -> None:
         self.port = port
@@ -53,7 +56,10 @@ class Client:
         await self.say(b"MAIL FROM:<ann@example.com>\r\n", b"250")
         await self.say(b"RCPT TO:<bob@example.org>\r\n", b"250")
         await self.say(b"DATA\r\n", b"354")
-        self.writer.write(content)
+        view = memoryview(content)
+        for start in range(0, len(content), PIECE):  # what is not sent yet must not be here once for each client
+            self.writer.write(view[start : start + PIECE])
+            await self.writer.drain()
         await self.expect(b"250")
         return time.perf_counter() - started
 

@@ -331,7 +331,7 @@ async def test_of_large_messages_no_more_are_read_than_the_budget_has(bench: Mak
         return SENT
 
     one = bench(wait, max_batch=10)
-    one.budget.total = one.budget.most_large = 7_000_000
+    one.budget.total = one.budget.most_large = 12_500_000
     await put(one, 8, size=1_000_000)
     await one.until(lambda: len(one.runner._works) == 3)
     await asyncio.sleep(0.05)
