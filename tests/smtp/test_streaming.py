@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, Raw, bodies, clients_end, 
 
 __all__ = ["clients_end"]
 
-PIECES = st.sampled_from([b"\r\n", b".", b"\r\n.", b"\r\n..", b"\r", b"\n", b"\r\r\n", b"a", b"\xff", b"\r\n.\r", b"bcd"])
+PIECES = st.sampled_from(
+    [b"\r\n", b".", b"\r\n.", b"\r\n..", b"\r", b"\n", b"\r\r\n", b"a", b"\xff", b"\r\n.\r", b"bcd"]
+)
 CONTENTS = st.lists(PIECES, max_size=40).map(b"".join).filter(lambda content: b"\r\n.\r\n" not in content + b"\r\n")
 
 
@@ -46,7 +49,7 @@ async def test_blocks_of_any_size_give_the_same_message(
     sent = HEADER + b"x" + content + b"\r\n"  # "x": a dot at the very beginning is another test's
 
     places = sorted({0, len(sent), *(cut + len(HEADER) for cut in cuts if cut < len(content))})
-    await raw.send_apart(*(sent[a:b] for a, b in zip(places, places[1:], strict=False)), b".\r\n")
+    await raw.send_apart(*(sent[a:b] for a, b in itertools.pairwise(places)), b".\r\n")
     await raw.expect("250 2.0.0 Ok: sent")
     assert await raw.say("NOOP") == "250 2.0.0 Ok"
     raw.close()
@@ -172,7 +175,9 @@ MULTIPART = b'From: ann@example.com\r\nContent-Type: multipart/mixed; boundary="
     [
         MULTIPART % b"b" + b"--b\r\n\r\nx\r\n" * 100_000,
         b"".join(MULTIPART % (b"b%d" % n) + b"--b%d\r\n" % n for n in range(5000)),
-        MULTIPART % b"b" + b"".join(b"--b\r\nX: " + b"y" * 900 + b"\r\n\r\nx\r\n" for _ in range(900)) + b"a: b\r\n" * 200_000,
+        MULTIPART % b"b"
+        + b"".join(b"--b\r\nX: " + b"y" * 900 + b"\r\n\r\nx\r\n" for _ in range(900))
+        + b"a: b\r\n" * 200_000,
         b"X: " + b"y" * (1 << 20) + b"\r\n\r\nx\r\n",
     ],
     ids=["parts", "depth", "parts at the limit", "header"],

@@ -223,6 +223,19 @@ class LeaseContract:
         assert [one.address for one in first.recipients] == many
         assert [one.address for one in second.recipients] == [BOB]
 
+    async def test_of_large_bodies_no_more_are_claimed_than_asked_for_but_one_in_any_case(
+        self, spool: SqliteSpool
+    ) -> None:
+        for _ in range(5):
+            await spool.put(message(raw=b"x" * 400_000))
+
+        claims = [
+            await spool.claim(owner="me", now=NOW, lease_s=60, limit=5, octets=octets) for octets in (900_000, 0, 10**7)
+        ]
+
+        assert [len(found) for found in claims] == [2, 1, 2]
+        assert {r.attempts for found in claims for item in found for r in item.recipients} == {1}
+
     async def test_what_is_not_due_is_not_claimed(self, spool: SqliteSpool) -> None:
         await spool.put(message(ANN, BOB), results={ANN: deferred(NOW + 10)})
 
