@@ -39,6 +39,7 @@ from bridge.providers.poster import Poster
 from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
+from bridge.smtp.logins import Logins
 from bridge.smtp.tls import make_context, self_signed
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.ids import new_queue_id
@@ -197,13 +198,14 @@ class Daemon:
         settings = self.settings
         limits = smtp_wiring.limits(settings)
         rates = smtp_wiring.rates(settings)
+        logins = Logins(self.auth, smtp_wiring.throttle(settings))
         self.connections = Connections(limits)
         for index, listener in enumerate(settings.smtp.listener):
             service = Service(
                 hostname=settings.hostname,
                 policy=smtp_wiring.policy(settings, index),
                 limits=limits,
-                auth=self.auth,
+                logins=logins,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
                 check_recipient=lambda *args: self.submission.check_recipient(*args),

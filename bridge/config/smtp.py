@@ -119,12 +119,19 @@ class Smtp(Section):
         default=1000, description="Connections at the same time, at most, over all listeners."
     )
     max_connections_per_client: Count = Field(
-        default=100, description="Connections at the same time from one address, at most."
+        default=100, description="Connections at the same time from one address (IPv6: one /64), at most."
     )
     max_errors: Count = Field(default=20, description="Refused commands in one connection, at most; then it is closed.")
     max_junk_commands: Count = Field(
         default=100,
         description="Commands without mail (NOOP, RSET, VRFY) in one connection, at most; then it is closed.",
+    )
+    max_unknown_commands: Count = Field(
+        default=10, description="Unknown commands in one connection, at most; then it is closed."
+    )
+    max_commands: Count = Field(
+        default=100_000,
+        description="Commands in one connection, at most; then it is closed between two messages, and the client connects again.",
     )
     max_hops: Count = Field(
         default=50, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
@@ -150,11 +157,24 @@ class Smtp(Section):
     auth_cache: Duration = Field(
         default=300.0, description="How long a right password is remembered, as a keyed hash. 0: not at all."
     )
+    auth_delay: Duration = Field(
+        default=1.0,
+        description="How long a client, and who tries the same name, waits after a failed login; twice as long after each "
+        "further one. 0: not at all.",
+    )
+    auth_delay_maximum: PositiveDuration = Field(
+        default=30.0, description="The longest such wait; a login that would have to wait longer hears 454 4.7.0."
+    )
+    auth_forget: PositiveDuration = Field(
+        default=900.0, description="How long after the last failed login they are forgotten."
+    )
     listener: tuple[Listener, ...] = Field(default=(Listener(),), description="Where it listens.")
 
     def problems(self) -> Iterator[Problem]:
         if not self.listener:
             yield "listener", "is empty: no mail could ever come in"
+        if self.auth_delay > self.auth_delay_maximum:
+            yield "auth_delay", "is longer than 'smtp.auth_delay_maximum'"
         # With port 0 the system chooses another port for each.
         addresses = ("" if str(each.address).endswith(":0") else str(each.address) for each in self.listener)
         for index, address in repeated(addresses):

@@ -180,7 +180,9 @@ async def test_a_client_hears_454_when_its_password_cannot_be_checked(start_daem
 
 
 async def test_twenty_wrong_logins_at_once_do_not_hold_up_other_sessions(start_daemon: Any) -> None:
-    daemon = await start_daemon(**CAPTURE, **NO_TLS, **user(password_hash=hash_password("secret")))
+    daemon = await start_daemon(
+        **CAPTURE, **NO_TLS, **user(password_hash=hash_password("secret")), SMTP_BRIDGE_SMTP__AUTH_DELAY="0"
+    )
     port = daemon.listeners[0].port
     raws = [await Raw.greeted(port) for _ in range(20)]
     other = await Raw.greeted(port)
