@@ -23,7 +23,6 @@ from bridge.config.types import (
     ListenAddress,
     MaybeName,
     MaybeRate,
-    Network,
     PositiveDuration,
     PositiveSize,
     Secret,
@@ -31,16 +30,7 @@ from bridge.config.types import (
     check_patterns,
     split_list,
 )
-
-# Anything wider is the Internet, not "our machines".
-WIDEST_NETWORK = {4: 8, 6: 32}
-
-
-def is_too_wide(network: Network) -> bool:
-    """Wider than /8 (IPv6 /32). Addresses that stand for IPv4 ones (RFC 4291 2.5.5.2) count as the IPv4 network they hold."""
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
-        return network.prefixlen - 96 < WIDEST_NETWORK[4]
-    return network.prefixlen < WIDEST_NETWORK[network.version]
+from bridge.config.width import is_too_wide, too_wide_together
 
 
 def _read_mechanisms(value: Any) -> Any:
@@ -66,7 +56,7 @@ class Listener(Section):
     allowed_networks: Annotated[tuple[AnyNetwork, ...], List] = Field(
         default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
         description="Who may relay without a login when require_auth = false; everybody else must log in. "
-        "Nothing wider than /8 (IPv6 /32): an open relay.",
+        "Nothing wider than /8 (IPv6 /32), nor more public addresses than that in all: an open relay.",
     )
     auth_mechanisms: Annotated[tuple[Literal["PLAIN", "LOGIN", "CRAM-MD5"], ...], BeforeValidator(_read_mechanisms)] = (
         Field(
@@ -98,10 +88,13 @@ class Listener(Section):
     def _relay_problems(self) -> Iterator[Problem]:
         if self.require_auth:
             return
-        for network in filter(is_too_wide, self.allowed_networks):
+        wide: list[str] = [str(network) for network in self.allowed_networks if is_too_wide(network)]
+        if not wide and too_wide_together(self.allowed_networks):
+            wide = ["so much of the Internet in all (more than a /8, IPv6 /32)"]
+        for what in wide:
             yield (
                 "allowed_networks",
-                f"{network} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
+                f"{what} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
             )
 
 
@@ -211,7 +204,8 @@ def _check_hash(secret: SecretStr) -> SecretStr:
 
 
 def _check_user_name(name: str) -> str:
-    if not name or len(name) > 255 or re.search(r"[\x00-\x1f\x7f]", name):
+    # RFC 4616 2: what a client can say is UTF-8 without NUL.
+    if not name or len(name) > 255 or re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
         raise ValueError("a user's name is 1 to 255 characters without control characters")
     return name
 

@@ -174,8 +174,13 @@ TextList = Annotated[tuple[str, ...], List]
 
 
 def _read_network(value: Any) -> Network:
+    """One of addresses that stand for IPv4 ones (RFC 4291 2.5.5.2) is the IPv4 network it holds: so its clients are seen."""
     try:
-        return ipaddress.ip_network(_text(value).strip())
+        network = ipaddress.ip_network(_text(value).strip())
+        if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+            inner = network.network_address.ipv4_mapped
+            return ipaddress.IPv4Network((inner, network.prefixlen - 96)) if inner else network
+        return network
     except ValueError:
         pass
     raise ValueError(

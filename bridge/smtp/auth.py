@@ -80,7 +80,8 @@ class Authenticator:
 
     async def check_password(self, name: str, password: bytes) -> User | None:
         """The user, or None for a wrong name or password. Raises AuthUnavailable."""
-        user = self._users.get(name)
+        # Nobody's password is empty, even if a hash says so.
+        user = self._users.get(name) if password else None
         if len(password) > MAX_PASSWORD_OCTETS:
             return None
         if known := self.recall(name, password):
