@@ -116,6 +116,10 @@ def _printable_secret(secret: SecretStr) -> SecretStr:
     # A credential ends up in a header or an SMTP exchange: a line break in it would start a line of its own.
     if re.search(r"[\x00-\x1f\x7f]", secret.get_secret_value()):
         raise ValueError("holds a control character or more than one line")
+    if re.search(
+        r"[\ud800-\udfff]", secret.get_secret_value()
+    ):  # from a variable; it could be neither sent nor compared
+        raise ValueError("is not UTF-8 text")
     return secret
 
 

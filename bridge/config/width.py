@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from bridge.config.types import Network
 
 WIDEST = {4: 8, 6: 32}  # prefix lengths; anything wider is the Internet
-_V4_BUDGET = 2 ** (32 - WIDEST[4])
-_V6_BUDGET = 2 ** (128 - WIDEST[6])
+_V4_BUDGET = 1 << 32 - WIDEST[4]
+_V6_BUDGET = 1 << 128 - WIDEST[6]
 
 # Nobody is there but those who are near: RFC 1918, 6598 (CGNAT), 3927 and 4291 (link-local), 4193 (ULA), loopback.
 _NEAR_V4 = tuple(
@@ -38,8 +38,7 @@ _EMBEDDING = tuple(
 
 def is_too_wide(network: Network) -> bool:
     """Wider than /8 (IPv6 /32), by the addresses or by those they stand for."""
-    widest = WIDEST[4] if isinstance(network, ipaddress.IPv4Network) else WIDEST[6]
-    return network.prefixlen < widest or _embedded(network) > _V4_BUDGET
+    return network.prefixlen < WIDEST[network.version] or _embedded(network) > _V4_BUDGET
 
 
 def too_wide_together(networks: Iterable[Network]) -> bool:

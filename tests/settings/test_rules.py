@@ -246,6 +246,15 @@ def test_a_name_in_a_variable_that_is_no_utf_8_is_refused(folder: Folder) -> Non
     assert "user.name" in problem or "USER__NAME" in problem
 
 
+def test_a_password_in_a_variable_that_is_no_utf_8_is_refused(folder: Folder) -> None:
+    (problem,) = folder.problems(
+        CAPTURE, USER__NAME="ann", USER__PASSWORD=b"planted\xff".decode("utf-8", "surrogateescape")
+    )
+
+    assert problem.endswith("is not UTF-8 text")
+    assert "planted" not in problem
+
+
 CREDENTIALS = [
     ("auth = 'bearer'", ['token: is required with auth = "bearer"']),
     ("auth = 'basic'", ['username: is required with auth = "basic"', 'password: is required with auth = "basic"']),

