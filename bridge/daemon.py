@@ -41,6 +41,7 @@ from bridge.providers.poster import Poster
 from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
+from bridge.smtp.logins import Logins
 from bridge.smtp.tls import make_context, self_signed
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.ids import new_queue_id
@@ -201,6 +202,7 @@ class Daemon:
         settings = self.settings
         limits = smtp_wiring.limits(settings)
         rates = smtp_wiring.rates(settings)
+        logins = Logins(self.auth, smtp_wiring.throttle(settings))
         self.connections = Connections(limits)
         contents = Contents(
             budget=self.budget,
@@ -213,7 +215,7 @@ class Daemon:
                 hostname=settings.hostname,
                 policy=smtp_wiring.policy(settings, index),
                 limits=limits,
-                auth=self.auth,
+                logins=logins,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
                 begin=contents.begin,

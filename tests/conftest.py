@@ -35,6 +35,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
         "STATE_DIRECTORY": str(tmp_path / "state"),
         "HOME": str(tmp_path),
         "SMTP_BRIDGE_SMTP__HOSTNAME": "bridge.example",
+        "SMTP_BRIDGE_SMTP__AUTH_DELAY": "10ms",
         "SMTP_BRIDGE_SMTP__LISTENER__ADDRESS": "127.0.0.1:0",
         "SMTP_BRIDGE_SPOOL__MIN_FREE": "0",
         **variables,

@@ -23,7 +23,6 @@ from bridge.config.types import (
     ListenAddress,
     MaybeName,
     MaybeRate,
-    Network,
     PositiveDuration,
     PositiveSize,
     Secret,
@@ -32,16 +31,7 @@ from bridge.config.types import (
     check_patterns,
     split_list,
 )
-
-# Anything wider is the Internet, not "our machines".
-WIDEST_NETWORK = {4: 8, 6: 32}
-
-
-def is_too_wide(network: Network) -> bool:
-    """Wider than /8 (IPv6 /32). Addresses that stand for IPv4 ones (RFC 4291 2.5.5.2) count as the IPv4 network they hold."""
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
-        return network.prefixlen - 96 < WIDEST_NETWORK[4]
-    return network.prefixlen < WIDEST_NETWORK[network.version]
+from bridge.config.width import is_too_wide, too_wide_together
 
 
 def _read_mechanisms(value: Any) -> Any:
@@ -67,7 +57,7 @@ class Listener(Section):
     allowed_networks: Annotated[tuple[AnyNetwork, ...], List] = Field(
         default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
         description="Who may relay without a login when require_auth = false; everybody else must log in. "
-        "Nothing wider than /8 (IPv6 /32): an open relay.",
+        "Nothing wider than /8 (IPv6 /32), nor more public addresses than that in all: an open relay.",
     )
     auth_mechanisms: Annotated[tuple[Literal["PLAIN", "LOGIN", "CRAM-MD5"], ...], BeforeValidator(_read_mechanisms)] = (
         Field(
@@ -103,10 +93,13 @@ class Listener(Section):
     def _relay_problems(self) -> Iterator[Problem]:
         if self.require_auth:
             return
-        for network in filter(is_too_wide, self.allowed_networks):
+        wide: list[str] = [str(network) for network in self.allowed_networks if is_too_wide(network)]
+        if not wide and too_wide_together(self.allowed_networks):
+            wide = ["so much of the Internet in all (more than a /8, IPv6 /32)"]
+        for what in wide:
             yield (
                 "allowed_networks",
-                f"{network} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
+                f"{what} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
             )
 
 
@@ -124,12 +117,19 @@ class Smtp(Section):
         default=1000, description="Connections at the same time, at most, over all listeners."
     )
     max_connections_per_client: Count = Field(
-        default=100, description="Connections at the same time from one address, at most."
+        default=100, description="Connections at the same time from one address (IPv6: one /64), at most."
     )
     max_errors: Count = Field(default=20, description="Refused commands in one connection, at most; then it is closed.")
     max_junk_commands: Count = Field(
         default=100,
         description="Commands without mail (NOOP, RSET, VRFY) in one connection, at most; then it is closed.",
+    )
+    max_unknown_commands: Count = Field(
+        default=10, description="Unknown commands in one connection, at most; then it is closed."
+    )
+    max_commands: Count = Field(
+        default=100_000,
+        description="Commands in one connection, at most; then it is closed between two messages, and the client connects again.",
     )
     max_hops: Count = Field(
         default=50, description="Received headers in a message, at most; more is a loop (554 5.4.6)."
@@ -166,11 +166,24 @@ class Smtp(Section):
     auth_cache: Duration = Field(
         default=300.0, description="How long a right password is remembered, as a keyed hash. 0: not at all."
     )
+    auth_delay: Duration = Field(
+        default=1.0,
+        description="How long a client, and who tries the same name, waits after a failed login; twice as long after each "
+        "further one. 0: not at all.",
+    )
+    auth_delay_maximum: PositiveDuration = Field(
+        default=30.0, description="The longest such wait; a login that would have to wait longer hears 454 4.7.0."
+    )
+    auth_forget: PositiveDuration = Field(
+        default=900.0, description="How long after the last failed login they are forgotten."
+    )
     listener: tuple[Listener, ...] = Field(default=(Listener(),), description="Where it listens.")
 
     def problems(self) -> Iterator[Problem]:
         if not self.listener:
             yield "listener", "is empty: no mail could ever come in"
+        if self.auth_delay > self.auth_delay_maximum:
+            yield "auth_delay", "is longer than 'smtp.auth_delay_maximum'"
         # With port 0 the system chooses another port for each.
         addresses = ("" if str(each.address).endswith(":0") else str(each.address) for each in self.listener)
         for index, address in repeated(addresses):
@@ -207,7 +220,8 @@ def _check_hash(secret: SecretStr) -> SecretStr:
 
 
 def _check_user_name(name: str) -> str:
-    if not name or len(name) > 255 or re.search(r"[\x00-\x1f\x7f]", name):
+    # RFC 4616 2: what a client can say is UTF-8 without NUL.
+    if not name or len(name) > 255 or re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", name):
         raise ValueError("a user's name is 1 to 255 characters without control characters")
     return name
 

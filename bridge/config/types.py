@@ -116,6 +116,10 @@ def _printable_secret(secret: SecretStr) -> SecretStr:
     # A credential ends up in a header or an SMTP exchange: a line break in it would start a line of its own.
     if re.search(r"[\x00-\x1f\x7f]", secret.get_secret_value()):
         raise ValueError("holds a control character or more than one line")
+    if re.search(
+        r"[\ud800-\udfff]", secret.get_secret_value()
+    ):  # from a variable; it could be neither sent nor compared
+        raise ValueError("is not UTF-8 text")
     return secret
 
 
@@ -174,8 +178,13 @@ TextList = Annotated[tuple[str, ...], List]
 
 
 def _read_network(value: Any) -> Network:
+    """One of addresses that stand for IPv4 ones (RFC 4291 2.5.5.2) is the IPv4 network it holds: so its clients are seen."""
     try:
-        return ipaddress.ip_network(_text(value).strip())
+        network = ipaddress.ip_network(_text(value).strip())
+        if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+            inner = network.network_address.ipv4_mapped
+            return ipaddress.IPv4Network((inner, network.prefixlen - 96)) if inner else network
+        return network
     except ValueError:
         pass
     raise ValueError(

@@ -80,26 +80,36 @@ class Authenticator:
 
     async def check_password(self, name: str, password: bytes) -> User | None:
         """The user, or None for a wrong name or password. Raises AuthUnavailable."""
-        user = self._users.get(name)
+        # Nobody's password is empty, even if a hash says so.
+        user = self._users.get(name) if password else None
         if len(password) > MAX_PASSWORD_OCTETS:
             return None
-        if user and user.password and hmac.compare_digest(user.password.encode(), password):
-            return user
-        remembered = hashlib.blake2b(
-            b"\0".join((name.encode(), (user.password_hash if user else "").encode(), password)), key=self._key
-        ).digest()
-        if user and self._good.get(remembered, 0.0) > time.monotonic():
-            return user
+        if known := self.recall(name, password):
+            return known
         good = await self._verify(user.password_hash if user else "", password)
         if not (user and good):
             return None
-        self._remember(remembered)
+        self._remember(self._digest(user, password))
         return user
+
+    def recall(self, name: str, password: bytes) -> User | None:
+        """The user, if that needs no work: the password is a plain one, or was right some minutes ago. None says nothing."""
+        user = self._users.get(name)
+        if not user or len(password) > MAX_PASSWORD_OCTETS:
+            return None
+        if user.password:
+            return user if hmac.compare_digest(user.password.encode(), password) else None
+        return user if self._good.get(self._digest(user, password), 0.0) > time.monotonic() else None
+
+    def _digest(self, user: User, password: bytes) -> bytes:
+        return hashlib.blake2b(
+            b"\0".join((user.name.encode(), user.password_hash.encode(), password)), key=self._key
+        ).digest()
 
     def check_cram_md5(self, name: str, challenge: bytes, digest: str) -> User | None:
         """RFC 2195. Users without a plain password cannot log in this way."""
         user = self._users.get(name)
-        secret = user.password.encode() if user else b""
+        secret = user.password.encode() if user and user.password else self._key  # a wrong name takes as long
         wanted = hmac.new(secret, challenge, "md5").hexdigest()
         good = hmac.compare_digest(wanted.encode(), digest.lower().encode("utf-8", "replace"))
         return user if user and user.password and good else None

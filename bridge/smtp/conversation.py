@@ -14,9 +14,11 @@ from bridge.content import Content
 from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
-from bridge.smtp.auth import Authenticator, User
+from bridge.smtp.auth import User
+from bridge.smtp.logins import Logins
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
+from bridge.smtp.throttle import Crowded
 from bridge.smtp.wire import Disconnected, LineTooLong, Wire
 
 log: Any = structlog.get_logger()
@@ -27,6 +29,9 @@ _SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the addre
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
 
 Begin = Callable[[], Awaitable[Content]]  # where content goes; raises budget.Exhausted
+# A client that did not expect its AUTH to be refused says the rest all the same: at most a name and a password.
+BLIND_LINES = 2
+
 # The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
 Submit = Callable[..., "asyncio.Task[Answer]"]
 Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
@@ -41,7 +46,7 @@ class Service:
     hostname: str
     policy: ListenerPolicy
     limits: Limits
-    auth: Authenticator
+    logins: Logins
     submit: Submit
     gate: Gate
     begin: Begin
@@ -64,6 +69,9 @@ class Conversation(Wire):
         self.user: User | None = None
         self._errors = 0
         self._junk = 0
+        self._unknown = 0
+        self._commands = 0
+        self._blind = 0  # lines of a refused AUTH that may still come
         self._done = False
         self._reading_command = False
         self._peer: Peer | None = None  # while a message is being taken
@@ -126,7 +134,7 @@ class Conversation(Wire):
         try:
             line = await self._read_line()
         except LineTooLong:
-            await self._refuse(replies.LINE_TOO_LONG)
+            await self._refuse_line(replies.LINE_TOO_LONG)
             return
         try:
             await self._execute(line)
@@ -146,34 +154,63 @@ class Conversation(Wire):
         finally:
             self._reading_command = False
 
+    async def pause(self, until: asyncio.Future[None], seconds: float) -> None:
+        """As `logins.Pause` says; meanwhile a shutdown may end the session."""
+        self._reading_command, self._more = True, until
+        timer = self.loop.call_later(seconds, self._wake)
+        try:
+            if not self.eof:
+                await until
+        finally:
+            timer.cancel()
+            self._reading_command, self._more = False, None
+        if self.eof:
+            raise Crowded
+
     async def _execute(self, line: bytes) -> None:
+        self._commands += 1
+        if self._commands > self.service.limits.max_commands and not self.in_transaction:
+            await self._goodbye(replies.TOO_MANY_COMMANDS)
+            return
         if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands
             await self._goodbye(replies.GARBLED)
             return
         word, _, argument = line.strip(b" \t").partition(b" ")
         verb = word.decode("ascii", "replace").upper()
         if (b"\0" in line or b"\r" in line) and verb not in _SAY_WHERE:
-            await self._refuse(replies.GARBLED)
+            await self._refuse_line(replies.GARBLED)
             return
         command = self.commands.get(verb)
         if command is None:
-            await self._unknown(verb)
+            await self._answer_unknown(verb)
         elif self.service.policy.require_tls and not self.tls and verb not in _BEFORE_TLS:
             await self._refuse(replies.NEED_TLS)
         else:
+            self._blind = 0
             if verb in _JUNK:
                 self._junk += 1
             await command(self, argument.strip(b" \t").decode("utf-8", "surrogateescape"))
         if self._junk > self.service.limits.max_junk_commands:
             await self._goodbye(replies.TOO_MANY_ERRORS)
 
-    async def _unknown(self, verb: str) -> None:
+    async def _answer_unknown(self, verb: str) -> None:
         if verb in _HTTP:  # a browser or a cross-protocol attack (ALPACA): its headers are no commands
             await self._goodbye(replies.NOT_HTTP)
         elif not verb.isascii() or not verb:
-            await self._refuse(replies.GARBLED)
+            await self._refuse_line(replies.GARBLED)
         else:
-            await self._refuse(replies.UNKNOWN_COMMAND)
+            self._unknown += not self._blind
+            await self._refuse_line(replies.UNKNOWN_COMMAND)
+            if self._unknown >= self.service.limits.max_unknown_commands:
+                await self._goodbye(replies.TOO_MANY_ERRORS)
+
+    async def _refuse_line(self, reply: Reply) -> None:
+        """What is no command: after a refused AUTH its client did not mean it as one, and may still log in another way."""
+        if self._blind:
+            self._blind -= 1
+            await self.send(reply)
+        else:
+            await self._refuse(reply)
 
     async def _refuse(self, reply: Reply, **facts: Any) -> None:
         """Answer with an error; too many of them end the session, but temporary ones are no errors of the client's."""
@@ -200,4 +237,4 @@ class Conversation(Wire):
 
     def _forgive(self) -> None:
         """As in Postfix: a connection that brings mail may go on for ever, with RSET between its messages."""
-        self._errors = self._junk = 0
+        self._errors = self._junk = self._unknown = 0

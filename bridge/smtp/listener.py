@@ -19,6 +19,7 @@ from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.conversation import Service
 from bridge.smtp.policy import Limits
+from bridge.smtp.rates import network_of
 from bridge.smtp.session import Session
 
 BACKLOG = 1024
@@ -31,7 +32,7 @@ class ListenError(Exception):
 
 
 class Connections:
-    """Counts the open connections of all listeners, in all and by client."""
+    """Counts the open connections of all listeners, in all and by client, of IPv6 by /64."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -40,18 +41,20 @@ class Connections:
 
     def admit(self, session: Session) -> Reply | None:
         """None when the session may go on, which `leave` ends; else what it hears."""
-        crowded = self._by_client[session.client] >= self._limits.max_connections_per_client
+        client = network_of(session.client)
+        crowded = self._by_client[client] >= self._limits.max_connections_per_client
         if crowded or len(self.sessions) >= self._limits.max_connections:
             return replies.TOO_MANY_CONNECTIONS
-        self._by_client[session.client] += 1
+        self._by_client[client] += 1
         self.sessions.add(session)
         return None
 
     def leave(self, session: Session) -> None:
         self.sessions.discard(session)
-        self._by_client[session.client] -= 1
-        if self._by_client[session.client] <= 0:
-            del self._by_client[session.client]
+        client = network_of(session.client)
+        self._by_client[client] -= 1
+        if self._by_client[client] <= 0:
+            del self._by_client[client]
 
 
 class Listener:

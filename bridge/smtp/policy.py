@@ -44,6 +44,8 @@ class Limits:
     max_connections_per_client: int = 100
     max_errors: int = 20
     max_junk_commands: int = 100
+    max_unknown_commands: int = 10
+    max_commands: int = 100_000
     timeout: float = 300.0
     min_data_rate: float = 0.0  # octets per second
     tls_handshake_timeout: float = 30.0

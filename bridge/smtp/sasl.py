@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.auth import (
-    Authenticator,
     AuthUnavailable,
     User,
     cram_md5_challenge,
@@ -19,6 +18,8 @@ from bridge.smtp.auth import (
     parse_cram_md5,
     parse_plain,
 )
+from bridge.smtp.logins import Visitor
+from bridge.smtp.throttle import Crowded
 
 Ask = Callable[[bytes], Awaitable[bytes]]  # send `334 base64(challenge)`, return the client's line
 
@@ -31,10 +32,12 @@ class Refused(Exception):
         self.reply = reply
 
 
-async def authenticate(mechanism: str, initial: bytes, *, ask: Ask, auth: Authenticator, hostname: str) -> User:
+async def authenticate(mechanism: str, initial: bytes, *, ask: Ask, visitor: Visitor, hostname: str) -> User:
     """Run one exchange. `initial`: the initial response as sent, b"" when there was none. Raises Refused."""
     try:
-        user = await _MECHANISMS[mechanism](initial, ask, auth, hostname)
+        user = await _MECHANISMS[mechanism](initial, ask, visitor, hostname)
+    except Crowded:
+        raise Refused(replies.TOO_MANY_FAILED_LOGINS) from None
     except AuthUnavailable as error:
         raise Refused(replies.AUTH_UNAVAILABLE) from error
     if user is None:
@@ -42,31 +45,32 @@ async def authenticate(mechanism: str, initial: bytes, *, ask: Ask, auth: Authen
     return user
 
 
-async def _plain(initial: bytes, ask: Ask, auth: Authenticator, hostname: str) -> User | None:
+async def _plain(initial: bytes, ask: Ask, visitor: Visitor, hostname: str) -> User | None:
     pair = parse_plain(_decode(initial or await ask(b"")))
     if pair is None:
         raise Refused(replies.BAD_CREDENTIALS_SYNTAX)
-    return await auth.check_password(*pair)
+    return await visitor.check_password(*pair)
 
 
-async def _login(initial: bytes, ask: Ask, auth: Authenticator, hostname: str) -> User | None:
+async def _login(initial: bytes, ask: Ask, visitor: Visitor, hostname: str) -> User | None:
     # The challenges as every client knows them; some compare them to the letter.
     name = _decode(initial or await ask(b"Username:"))
     password = _decode(await ask(b"Password:"))
     try:
-        return await auth.check_password(name.decode(), password)
+        user_name = name.decode()
     except UnicodeDecodeError:
         raise Refused(replies.BAD_CREDENTIALS_SYNTAX) from None
+    return await visitor.check_password(user_name, password)
 
 
-async def _cram_md5(initial: bytes, ask: Ask, auth: Authenticator, hostname: str) -> User | None:
+async def _cram_md5(initial: bytes, ask: Ask, visitor: Visitor, hostname: str) -> User | None:
     if initial:
         raise Refused(replies.BAD_PARAMETER)  # RFC 2195: the server speaks first
     challenge = cram_md5_challenge(hostname)
     answer = parse_cram_md5(_decode(await ask(challenge)))
     if answer is None:
         raise Refused(replies.BAD_CREDENTIALS_SYNTAX)
-    return auth.check_cram_md5(answer[0], challenge, answer[1])
+    return await visitor.check_cram_md5(answer[0], challenge, answer[1])
 
 
 def _decode(line: bytes) -> bytes:

@@ -14,8 +14,9 @@ from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
 from bridge.reply import NO_MEMORY, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
-from bridge.smtp.conversation import Conversation, Service
+from bridge.smtp.conversation import BLIND_LINES, Conversation, Service
 from bridge.smtp.incoming import Receiver
+from bridge.smtp.logins import Visitor
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
 from bridge.smtp.syntax import MailCommand, RcptCommand, parse_bdat, parse_mail, parse_rcpt
 from bridge.smtp.wire import MAX_AUTH_LINE, LineTooLong
@@ -39,6 +40,7 @@ class Session(Conversation):
         self.helo = ""
         self.extended = False
         self._allowed: bool | None = None
+        self._throttled = False
         self._turn: tuple[str, str] | None = None  # (user, client) whose rate this transaction was counted against
         self._receiver: Receiver | None = None  # of the content, from DATA or the first BDAT on
         self._reset()
@@ -99,7 +101,7 @@ class Session(Conversation):
         words = ["PIPELINING", f"SIZE {self.service.limits.max_message_size}"]
         if self._can_start_tls():
             words.append("STARTTLS")
-        if self.service.auth and self._auth_is_safe():
+        if self.service.logins and self._auth_is_safe():
             words.append("AUTH " + " ".join(self.service.policy.auth_mechanisms))
         words += ["ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"]
         return [*words, f"LIMITS RCPTMAX={self.service.limits.max_recipients}"]  # RFC 9422
@@ -134,7 +136,8 @@ class Session(Conversation):
     async def smtp_VRFY(self, argument: str) -> None:
         await (self.send(replies.CANNOT_VRFY) if argument else self._refuse(replies.BAD_PARAMETER))
 
-    async def smtp_EXPN(self, argument: str) -> None:
+    async def smtp_unavailable(self, argument: str) -> None:
+        """Commands of the standards that this server has no use for (RFC 5321 4.2.4, F.1, F.6; RFC 1985)."""
         await self._refuse(replies.NOT_IMPLEMENTED)
 
     # --- TLS and AUTH
@@ -162,7 +165,7 @@ class Session(Conversation):
 
     async def smtp_AUTH(self, argument: str) -> None:
         if refusal := self._auth_refusal(argument):
-            await self._refuse(refusal)
+            await self._refuse_auth(refusal)
             return
         mechanism, _, initial = argument.partition(" ")
         try:
@@ -170,23 +173,42 @@ class Session(Conversation):
                 mechanism.upper(),
                 initial.strip().encode("utf-8", "surrogateescape"),
                 ask=self._ask,
-                auth=self.service.auth,
+                visitor=self._visitor(),
                 hostname=self.service.hostname,
             )
         except Refused as refused:
-            log.warning("connection.auth", client=self.client, ok=False, code=refused.reply.code)
-            await self._refuse(refused.reply)
+            self._log_refused(refused.reply)
+            await self._refuse_auth(refused.reply)
             return
         log.info("connection.auth", client=self.client, ok=True, user=self.user.name, mechanism=mechanism.upper())
         await self.send(replies.AUTHENTICATED)
 
+    def _visitor(self) -> Visitor:
+        return Visitor(
+            logins=self.service.logins, client=self.client, patience_s=self.service.limits.timeout, pause=self.pause
+        )
+
+    def _log_refused(self, reply: Reply) -> None:
+        """Of what is refused without a check one line a session is enough: it costs the client nothing to go on."""
+        if reply is not replies.TOO_MANY_FAILED_LOGINS:
+            log.warning("connection.auth", client=self.client, ok=False, code=reply.code)
+            return
+        self._junk += 1
+        note = log.debug if self._throttled else log.warning
+        self._throttled = True
+        note("connection.auth", client=self.client, ok=False, code=reply.code, reason="throttled")
+
+    async def _refuse_auth(self, reply: Reply) -> None:
+        self._blind = BLIND_LINES
+        await self._refuse(reply)
+
     def _auth_refusal(self, argument: str) -> Reply | None:
-        if not self.service.auth:
+        if not self.service.logins:
             return replies.NOT_IMPLEMENTED
         if not self._auth_is_safe():
             return replies.AUTH_NEEDS_TLS
         if not self.extended:
-            return replies.NEED_HELO
+            return replies.NEED_EHLO
         if self.user:
             return replies.ALREADY_AUTHENTICATED
         if self.in_transaction:
@@ -249,7 +271,7 @@ class Session(Conversation):
             return SHUTTING_DOWN
         if self._may_relay():
             return None
-        return replies.NEED_AUTH if self.service.auth else replies.RELAY_DENIED
+        return replies.NEED_AUTH if self.service.logins else replies.RELAY_DENIED
 
     def _may_relay(self) -> bool:
         if self.user:
@@ -445,7 +467,7 @@ class Session(Conversation):
         "QUIT": smtp_QUIT,
         "HELP": smtp_HELP,
         "VRFY": smtp_VRFY,
-        "EXPN": smtp_EXPN,
+        **dict.fromkeys(("EXPN", "ETRN", "TURN", "SEND", "SOML", "SAML"), smtp_unavailable),
         "AUTH": smtp_AUTH,
         "STARTTLS": smtp_STARTTLS,
     }

@@ -21,7 +21,9 @@ from bridge.smtp import replies
 MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, CRLF included
 MAX_MAIL_COMMAND = 2048  # with SIZE, BODY, SMTPUTF8, AUTH=, RET, ENVID, and the DSN parameters of RCPT
 MAX_AUTH_LINE = 12288  # RFC 4954 4
-_LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH_LINE + 16}
+# With the name of any mechanism, known to us or not (RFC 4422 3.1: up to 20 octets).
+MAX_AUTH_COMMAND = MAX_AUTH_LINE + 32
+_LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH_COMMAND}
 HIGH_WATER = 128 * 1024  # unread octets before the socket is paused
 BLOCK = 64 * 1024  # content is taken from the buffer when so much of it is there, or its end
 _NEVER = float("inf")
@@ -179,7 +181,7 @@ class Wire(SMTP):
         if end < 0:
             self._reset_timeout()
             try:
-                end = await self._find_line_end(limit or MAX_AUTH_LINE + 16)
+                end = await self._find_line_end(limit or MAX_AUTH_COMMAND)
             finally:
                 self._deadline = _NEVER
         line = bytes(buffer[:end])

@@ -8,6 +8,7 @@ from bridge.config.settings import Settings
 from bridge.smtp.auth import User
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
+from bridge.smtp.throttle import Throttle
 from bridge.units import Rate
 
 
@@ -36,6 +37,19 @@ def rates(settings: Settings) -> Rates | None:
     return Rates(per_user=per_user, per_client=per_client, clock=time.monotonic)
 
 
+def throttle(settings: Settings) -> Throttle | None:
+    """None when a failed login slows nobody."""
+    smtp = settings.smtp
+    if not smtp.auth_delay:
+        return None
+    return Throttle(
+        delay_s=smtp.auth_delay,
+        maximum_s=smtp.auth_delay_maximum,
+        forget_s=smtp.auth_forget,
+        clock=time.monotonic,
+    )
+
+
 def policy(settings: Settings, index: int) -> ListenerPolicy:
     listener = settings.smtp.listener[index]
     return ListenerPolicy(
@@ -61,6 +75,8 @@ def limits(settings: Settings) -> Limits:
         max_connections_per_client=smtp.max_connections_per_client,
         max_errors=smtp.max_errors,
         max_junk_commands=smtp.max_junk_commands,
+        max_unknown_commands=smtp.max_unknown_commands,
+        max_commands=smtp.max_commands,
         timeout=smtp.timeout,
         min_data_rate=smtp.min_data_rate,
         tls_handshake_timeout=smtp.tls_handshake_timeout,

@@ -6,6 +6,7 @@ import pytest
 
 from bridge.config.load import load_spool_settings
 from bridge.config.pending import PENDING
+from bridge.smtp.policy import is_allowed
 from tests.settings.conftest import CAPTURE, REST, Folder
 
 HASH = "$argon2id$v=19$m=1024,t=1,p=1$c29tZXNhbHRzb21l$Zm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm9vYmFyZm8"
@@ -58,6 +59,7 @@ BROKEN = [
         "user.password_hash: is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs)",
     ),
     (USER + "password = 'x'\n", "line 4", "user.password: give either 'password_hash' or 'password'"),
+    ("[smtp]\nauth_delay = '1m'\n", "line 2", "smtp.auth_delay: is longer than 'smtp.auth_delay_maximum'"),
     ("[retry]\nfirst = '1h'\n", "line 2", "retry.first: is longer than 'retry.maximum'"),
     (
         "[spool]\nmax_bytes = '1MB'\n",
@@ -108,8 +110,45 @@ TOO_WIDE = [
     "2001:db8::/31",
     "::ffff:0:0/96",
     "::ffff:10.0.0.0/103",
+    "::/64",
+    "64:ff9b::/96",
+    "64:ff9b::/32",
+    "64:ff9b::a00:0/103",
+    "64:ff9b:1::/48",
+    "2002::/16",
+    "2002:a00::/23",
+    "2001::/32",
+    "2001:0:c000:200::/64",
 ]
-NARROW = ["10.0.0.0/8", "2001:db8::/32", "::ffff:10.0.0.0/104", "::1/128"]
+NARROW = [
+    "10.0.0.0/8",
+    "17.0.0.0/8",
+    "2001:db8::/32",
+    "::ffff:10.0.0.0/104",
+    "::1/128",
+    "64:ff9b::a00:0/104",
+    "2002:c000:204::/48",
+    "2001:0:c000:200::a00:1/128",
+]
+TOGETHER = [
+    ["17.0.0.0/8", "18.0.0.0/8"],
+    ["17.0.0.0/8", "19.0.0.1/32"],
+    [f"{n}.0.0.0/9" for n in (1, 2, 3)],
+    ["16.0.0.0/8", "17.0.0.0/8"],  # a /7
+    [f"17.{n}.0.0/16" for n in range(256)] + ["192.0.2.0/24"],
+    ["2001:db8::/32", "2a00::/48"],
+    ["2001:db8::/33", "2a00::/33", "2a01::/33"],
+    ["17.0.0.0/8", "64:ff9b::c000:201/128"],
+    ["::ffff:17.0.0.0/104", "18.0.0.0/24"],
+    [f"2002:11{n:02x}::/32" for n in range(256)] + ["192.0.2.0/24"],
+]
+APART = [
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "17.0.0.0/8"],
+    ["17.0.0.0/9", "18.0.0.0/9"],
+    ["17.0.0.0/8", "17.1.0.0/16", "17.0.0.0/8"],
+    ["2001:db8::/33", "2a00::/33", "fd00::/32", "fe80::/64", "::1/128", "17.0.0.0/8"],
+    ["fd00:1::/32", "fd00:2::/32", "fd01::/32"],
+]
 
 
 @pytest.mark.parametrize("network", TOO_WIDE)
@@ -127,6 +166,93 @@ def test_a_network_of_ones_own_or_with_a_login_is_none(folder: Folder, network: 
     text = f"{CAPTURE}{USER}{LISTENER}require_auth = {login}\nallowed_networks = ['{network}']\n"
 
     assert folder.problems(text) == []
+
+
+@pytest.mark.parametrize("networks", TOGETHER)
+def test_networks_that_are_the_internet_together_are_refused_without_a_login(
+    folder: Folder, networks: list[str]
+) -> None:
+    text = f"{CAPTURE}{LISTENER}allowed_networks = {networks}\n"
+    (problem,) = folder.problems(text)
+
+    assert problem.startswith("config.toml line 4: smtp.listener.allowed_networks: ")
+    assert problem.endswith(OPEN)
+    assert folder.problems(USER + text + "require_auth = true\n") == []
+    (problem,) = folder.problems(CAPTURE, SMTP__LISTENER__ALLOWED_NETWORKS=",".join(networks))
+    assert problem.endswith(OPEN)
+
+
+@pytest.mark.parametrize("networks", APART)
+def test_what_is_near_does_not_count_nor_does_anything_twice(folder: Folder, networks: list[str]) -> None:
+    assert folder.problems(f"{CAPTURE}{LISTENER}allowed_networks = {networks}\n") == []
+
+
+@pytest.mark.parametrize("address", ["unix:/run/x.sock", "systemd:smtp", ":25"])
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::ffff:0:0/96"])
+def test_no_kind_of_address_and_no_way_to_give_it_makes_an_open_relay(
+    folder: Folder, address: str, network: str
+) -> None:
+    names = {"SMTP__LISTENER__ADDRESS": address, "SMTP__LISTENER__ALLOWED_NETWORKS": f'["{network}"]'}
+
+    (problem,) = folder.problems(CAPTURE, **names)
+    assert "allowed_networks: 0.0.0.0/0 " in problem
+    assert problem.endswith(OPEN)
+
+
+def test_mapped_addresses_are_the_ipv4_ones_they_hold(folder: Folder) -> None:
+    """A client on a dual-stack socket is seen as IPv4; as IPv6 the network would match nobody."""
+    text = f"{CAPTURE}{LISTENER}allowed_networks = ['::ffff:10.0.0.0/104', '::ffff:192.0.2.1', '::1']\n"
+    (listener,) = folder.load(text).smtp.listener
+
+    assert [str(network) for network in listener.allowed_networks] == ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]
+    assert is_allowed("::ffff:10.1.2.3", listener.allowed_networks)
+    assert is_allowed("10.1.2.3", listener.allowed_networks)
+    assert not is_allowed("192.0.2.2", listener.allowed_networks)
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "2001:db8::1/32", "::ffff:10.0.0.1/104", "64:ff9b::1/96"])
+def test_a_network_with_bits_in_its_host_part_is_refused(folder: Folder, network: str) -> None:
+    (problem,) = folder.problems(f"{CAPTURE}{LISTENER}allowed_networks = ['{network}']\n")
+
+    assert "not a network" in problem
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ("password = ''", "password_hash: is missing"),
+        ("password_hash = ''", "password_hash: is missing"),
+        ("password = ''\npassword_hash = ''", "password_hash: is missing"),
+        ("password_file = 'empty'", "password_file: empty is empty"),
+        ("password_hash_file = 'empty'", "password_hash_file: empty is empty"),
+    ],
+)
+def test_a_user_without_a_password_is_refused(folder: Folder, keys: str, problem: str) -> None:
+    folder.write("empty", "\n")
+
+    assert any(problem in line for line in folder.problems(f"{CAPTURE}[user]\nname = 'ann'\n{keys}\n"))
+
+
+@pytest.mark.parametrize("name", ["a\\u0000b", "a\\nb", "\\u001bx", "a\\u007f", "a\\u0085b", "a" * 256])
+def test_a_name_that_nobody_could_log_in_with_is_refused(folder: Folder, name: str) -> None:
+    (problem,) = folder.problems(f'{CAPTURE}[user]\nname = "{name}"\npassword = "x"\n'.replace("\\\\", "\\"))
+
+    assert problem.endswith("user.name: a user's name is 1 to 255 characters without control characters")
+
+
+def test_a_name_in_a_variable_that_is_no_utf_8_is_refused(folder: Folder) -> None:
+    (problem,) = folder.problems(CAPTURE, USER__NAME=b"a\xff".decode("utf-8", "surrogateescape"), USER__PASSWORD="x")
+
+    assert "user.name" in problem or "USER__NAME" in problem
+
+
+def test_a_password_in_a_variable_that_is_no_utf_8_is_refused(folder: Folder) -> None:
+    (problem,) = folder.problems(
+        CAPTURE, USER__NAME="ann", USER__PASSWORD=b"planted\xff".decode("utf-8", "surrogateescape")
+    )
+
+    assert problem.endswith("is not UTF-8 text")
+    assert "planted" not in problem
 
 
 CREDENTIALS = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import smtplib
 import statistics
 import time
@@ -96,6 +97,88 @@ async def test_what_a_client_sends_blindly_after_a_refused_auth_reaches_neither_
         assert text not in "".join(replies)
 
 
+WORD = "Pl4nted-w0rd"  # the right one; what is sent else is made of it
+
+
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def exchanges() -> list[list[str]]:
+    """Every way to say a secret: each a command and what follows it, sent without a look at the answers."""
+    name, word, token = in_base64("Pl4nted-name"), in_base64(WORD), in_base64("user=ann\1auth=Bearer " + WORD + "\1\1")
+    wrong = [in_base64(f"\0Pl4nted-name\0{WORD}"), in_base64(f"\0ann\0x{WORD}"), in_base64(f"{WORD}\0ann\0{WORD}")]
+    malformed = [
+        in_base64(WORD),
+        in_base64(f"\0\0{WORD}"),
+        in_base64(f"\0a\0b\0{WORD}"),
+        WORD,
+        f"!{word}",
+        word[:-2],
+        word * 900,
+    ]
+    return [
+        *(["AUTH PLAIN " + blob] for blob in (*wrong, *malformed)),
+        *(["AUTH PLAIN", blob] for blob in (*wrong, *malformed)),
+        *(["AUTH LOGIN", name, blob] for blob in (word, WORD, f"!{word}", word * 900)),
+        *(["AUTH LOGIN " + blob, word] for blob in (name, WORD, f"!{word}", word * 900)),
+        ["AUTH CRAM-MD5 " + in_base64("ann " + "0" * 32), word],
+        *(["AUTH CRAM-MD5", blob] for blob in (in_base64("Pl4nted-name " + "ab" * 16), word, WORD)),
+        *([f"AUTH {mechanism} {token}", word] for mechanism in ("XOAUTH2", "OAUTHBEARER", "NTLM", "EXTERNAL", WORD)),
+        *([f"AUTH {mechanism}", token, word] for mechanism in ("XOAUTH2", "GSSAPI", "SCRAM-SHA-256", WORD)),
+        [
+            f"AUTH{word}",
+            f"AUTH\t{word}",
+            f"AUTH=PLAIN {word}",
+            word,
+            f"{WORD} {word}",
+            word * 900,
+            f"\0{WORD}",
+            f"\xff{WORD}",
+        ],
+        [f"EHLO {WORD}", f"MAIL FROM:<a@example.com> AUTH={WORD}+ZZ", f"PASS {WORD}", f"HELP {WORD}"],
+    ]
+
+
+async def test_nothing_that_is_said_to_log_in_ever_reaches_a_log_or_a_reply(bridge_process: Any) -> None:
+    process = await bridge_process(
+        **CAPTURE,
+        **user(password_hash=PasswordHasher(1, 1024, 1).hash(WORD)),
+        **NO_TLS,
+        SMTP_BRIDGE_SMTP__LISTENER__AUTH_MECHANISMS="PLAIN,LOGIN",
+        SMTP_BRIDGE_SMTP__AUTH_DELAY="1ms",
+        SMTP_BRIDGE_SMTP__AUTH_DELAY_MAXIMUM="5ms",
+        SMTP_BRIDGE_SMTP__MAX_ERRORS="5",
+        SMTP_BRIDGE_LOG__LEVEL="debug",
+        PYTHONASYNCIODEBUG="1",
+    )
+    answers = ""
+    for lines in [
+        *exchanges(),
+        ["AUTH PLAIN " + plain("ann", WORD), "AUTH PLAIN " + plain("ann", WORD), in_base64(WORD)],
+    ]:
+        raw = await Raw.greeted(process.port)
+        raw.send("".join(f"{line}\r\n" for line in (*lines, "QUIT")).encode("latin-1"))
+        answers += (await asyncio.wait_for(raw.reader.read(), 20)).decode("ascii")
+    assert await process.stop() == 0
+
+    seen = (process.log_path.read_text() + answers).upper()
+    assert "235 2.7.0" in answers
+    assert len(process.events("connection.auth")) > 20
+    said = {word for lines in exchanges() for line in lines for word in re.split(r"[ =\0\t]", line) if len(word) > 12}
+    for secret in {WORD, "Pl4nted", "w0rd", in_base64(WORD).rstrip("="), plain("ann", WORD), *said}:
+        assert secret.upper() not in seen
+        assert in_base64(secret).rstrip("=")[:-1].upper() not in seen
+
+
+async def test_the_empty_challenge_is_334_and_a_blank(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, **NO_TLS, **user(password="secret"))
+    raw = await Raw.greeted(daemon.listeners[0].port)
+    raw.send(b"AUTH PLAIN\r\n")
+
+    assert await raw.reader.readline() == b"334 \r\n"
+
+
 # --- the check itself
 
 
@@ -142,6 +225,15 @@ async def test_a_right_password_is_remembered_and_a_wrong_one_is_not() -> None:
     auth.close()
 
 
+async def test_an_empty_password_is_nobodys_and_takes_its_time(secret_hash: str) -> None:
+    auth = authenticator(User(name="ann", password_hash=hash_password("")), User(name="bob", password_hash=secret_hash))
+
+    assert await auth.check_password("ann", b"") is None
+    assert auth.recall("ann", b"") is None
+    assert await timed(auth, "ann", b"") > 0.002
+    auth.close()
+
+
 async def test_what_is_remembered_ends_and_is_bounded(monkeypatch: pytest.MonkeyPatch, secret_hash: str) -> None:
     monkeypatch.setattr("bridge.smtp.auth.MAX_CACHED", 3)
     users = [User(name=f"u{n}", password_hash=secret_hash) for n in range(10)]
@@ -180,7 +272,9 @@ async def test_a_client_hears_454_when_its_password_cannot_be_checked(start_daem
 
 
 async def test_twenty_wrong_logins_at_once_do_not_hold_up_other_sessions(start_daemon: Any) -> None:
-    daemon = await start_daemon(**CAPTURE, **NO_TLS, **user(password_hash=hash_password("secret")))
+    daemon = await start_daemon(
+        **CAPTURE, **NO_TLS, **user(password_hash=hash_password("secret")), SMTP_BRIDGE_SMTP__AUTH_DELAY="0"
+    )
     port = daemon.listeners[0].port
     raws = [await Raw.greeted(port) for _ in range(20)]
     other = await Raw.greeted(port)

@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
-_SMTP_KEYS = {"max_recipients", "max_errors", "max_junk_commands", "timeout"}
+_SMTP_KEYS = {
+    "max_recipients",
+    "max_errors",
+    "max_junk_commands",
+    "max_unknown_commands",
+    "max_commands",
+    "timeout",
+}
 
 
 class Player:

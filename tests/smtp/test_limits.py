@@ -7,11 +7,14 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
 
+from bridge.smtp.listener import Connections
+from bridge.smtp.policy import Limits
+from bridge.smtp.session import Session
 from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, without_received
 
 __all__ = ["clients_end"]
@@ -334,3 +337,33 @@ async def test_ends_and_silence_are_the_same_on_uvloop(bridge_process: Any) -> N
     log = process.log_path.read_text()
     assert "Traceback" not in log
     assert "session.error" not in log
+
+
+class Somebody:
+    def __init__(self, client: str) -> None:
+        self.client = client
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("unix", "unix", True),
+    ],
+)
+def test_connections_are_counted_by_network(one: str, other: str, same: bool) -> None:
+    """Of IPv6 one customer has a /64 at least, which would be 2**64 clients."""
+    connections = Connections(Limits(max_connections_per_client=1))
+    first, second = cast(Session, Somebody(one)), cast(Session, Somebody(other))
+    assert connections.admit(first) is None
+
+    assert (connections.admit(second) is not None) is same
+    connections.leave(first)
+    if same:
+        assert connections.admit(second) is None
+    connections.leave(second)
+    assert not connections._by_client
