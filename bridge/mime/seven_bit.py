@@ -15,9 +15,10 @@ from bridge.mime.fields import body_start, header_end, skip_mbox_line
 from bridge.mime.headers import decode_words
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import parse_value
+from bridge.mime.pieces import Joined, Slice
 from bridge.mime.structure import Part, parse_structure
 from bridge.mime.transfer import decode_transfer
-from bridge.model import split_address
+from bridge.model import Content, split_address
 
 ADDRESSES = frozenset(
     {"from", "sender", "reply-to", "to", "cc", "bcc", "errors-to", "return-receipt-to", "disposition-notification-to"}
@@ -51,6 +52,15 @@ def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
     work = _Work(raw, depth)
     out = b"".join(work.part(parse_structure(raw), top=True))
     return out, frozenset(work.problems)
+
+
+def seven_bit(content: Content) -> Content:
+    """The same for a message whose head alone may have been written anew: its body is only looked at, where that will do."""
+    if isinstance(content, Joined):
+        fits = all(is_seven_bit(part.raw) for part in content.parts if isinstance(part, Slice))
+        fits = fits and all(is_seven_bit(part) for part in content.parts if isinstance(part, bytes))
+        return content if fits else to_seven_bit(bytes(content))[0]
+    return to_seven_bit(bytes(content))[0]
 
 
 class _Work:
