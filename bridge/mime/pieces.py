@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from bridge.mime.transfer import ALPHABET, BLANKS, canonical, decode_transfer, encode_payload
 from bridge.model import Content, Pieces
 
-LARGE = 64 * 1024  # octets: what is smaller stays plain bytes, which is fastest
+LARGE = 256 * 1024  # octets: what is smaller stays plain bytes, which is fastest
 SMALL_PART = 4 * 1024  # also in a large message
 PIECE = 96 * 1024  # octets at a time; whole groups of base64, decoded (3) and encoded (4)
 

@@ -25,7 +25,7 @@ from bridge.mime.fields import strip_bcc
 from bridge.mime.pieces import base64_of
 from bridge.mime.repair import SIGNATURES, Needs, matches, repaired
 from bridge.mime.rewrite import with_from, with_head, with_recipients, without_fields
-from bridge.mime.seven_bit import is_seven_bit, seven_bit, to_seven_bit
+from bridge.mime.seven_bit import is_seven_bit, seven_bit
 from bridge.model import Addressing, Content, Email, Envelope, Fault, Mailbox, Outcome, Pieces, split_address
 from bridge.providers.answers import is_html, json_of, reset_delay, retry_delay, words_of
 from bridge.providers.base import Call, Policy, Unfit, Verified
@@ -172,7 +172,7 @@ class ApiProvider(HttpProvider):
         most = form.carries.max_size
         if not most or len(email.raw) <= most // 3 or len(email.raw) > most or email.raw.isascii():
             return ()
-        size = len(to_seven_bit(email.raw)[0])
+        size = len(seven_bit(email.raw)[0])
         if size <= most:
             return ()
         reply = Reply(552, "5.3.4", f"Message too big for the provider: {size} octets, limit {most}")
@@ -184,7 +184,7 @@ class ApiProvider(HttpProvider):
 
     def _unsafe(self, email: Email) -> tuple[Loss, ...]:
         """8-bit mail that cannot be changed to 7-bit without harm: signed, for one."""
-        problems = to_seven_bit(email.raw)[1]
+        problems = seven_bit(email.raw)[1]
         texts = (UNSAFE[problem] for problem in sorted(problems))
         return tuple(
             Loss("protection", text, Reply(554, "5.6.3", f"The provider cannot carry {text}")) for text in texts
@@ -259,7 +259,7 @@ class ApiProvider(HttpProvider):
     def mime(self, mail: Outgoing) -> Content:
         """The message as it leaves: no Bcc, no header fields that name a feature, a From, and what the form wants beside."""
         raw = with_head(mail.email.raw, partial(self._head, mail))
-        return seven_bit(raw) if self.raw_seven_bit else raw
+        return seven_bit(raw)[0] if self.raw_seven_bit else raw
 
     def _head(self, mail: Outgoing, head: bytes) -> bytes:
         head = without_fields(strip_bcc(head), mail.features.used | self.raw_drops)
