@@ -54,14 +54,14 @@ def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
 
 def seven_bit(content: Content, depth: int = 0) -> tuple[Content, frozenset[str]]:
     """The same for a message, or for one whose head alone was written anew (`with_head`): what stays is not copied."""
-    head = b""
+    head: bytes | None = None
     if isinstance(content, Joined):
         first, rest = content.parts
         assert isinstance(rest, Slice)
         raw, head = rest.raw, bytes(first)
     else:
         raw = bytes(content)
-    if is_seven_bit(raw) and is_seven_bit(head):
+    if is_seven_bit(raw) and is_seven_bit(head or b""):
         return content, frozenset()
     if depth > MAX_MESSAGES:
         return content, frozenset({"structure"})
@@ -71,16 +71,16 @@ def seven_bit(content: Content, depth: int = 0) -> tuple[Content, frozenset[str]
 
 
 class _Work:
-    """`head`: what stands instead of the message's own, b"" for nothing else."""
+    """`head`: what stands instead of the message's own; it may be empty. None: its own stays."""
 
-    def __init__(self, raw: bytes, depth: int, head: bytes) -> None:
+    def __init__(self, raw: bytes, depth: int, head: bytes | None) -> None:
         self.raw = raw
         self.depth = depth
         self.head = head
         self.problems: set[str] = set()
 
     def part(self, part: Part, *, top: bool = False) -> Iterator[Content]:
-        if not (top and self.head) and is_seven_bit(self.raw, part.start, part.end):
+        if (not top or self.head is None) and is_seven_bit(self.raw, part.start, part.end):
             yield Slice(self.raw, part.start, part.end)
         elif part.content_type == "multipart/signed":
             self.problems.add("signed")
@@ -94,9 +94,11 @@ class _Work:
             yield from self.leaf(part, top)
 
     def untouched(self, part: Part, top: bool) -> Iterator[Content]:
-        head = self.head if top else b""
-        yield head
-        yield Slice(self.raw, part.body if head else part.start, part.end)
+        if top and self.head is not None:
+            yield self.head
+            yield Slice(self.raw, part.body, part.end)
+        else:
+            yield Slice(self.raw, part.start, part.end)
 
     def multipart(self, part: Part, top: bool) -> Iterator[Content]:
         """Preamble and epilogue are read by nobody."""
@@ -130,7 +132,7 @@ class _Work:
     def header(self, part: Part, encoding: bytes, top: bool, *, described: bytes = b"") -> bytes:
         """The fields in ASCII. `encoding`: the new Content-Transfer-Encoding, b"" where the old one still holds.
         `described`: the charset for a message that tells nothing about itself."""
-        head = self.head if top and self.head else self.raw[part.start : part.body]
+        head = self.raw[part.start : part.body] if self.head is None or not top else self.head
         start = skip_mbox_line(head) if top else 0
         stop = header_end(head, start)
         fields = list(_FIELD.finditer(head, start, stop))

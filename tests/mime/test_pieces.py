@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.mime import pieces
 from bridge.mime.fields import strip_bcc
 from bridge.mime.parse import parse
 from bridge.mime.pieces import Base64Of, Joined, Slice, decoded, encoded_part
-from bridge.mime.rewrite import with_from, with_head, with_recipients, without_fields
+from bridge.mime.rewrite import with_fields, with_from, with_head, with_recipients, without_fields
 from bridge.mime.seven_bit import seven_bit
 from bridge.mime.transfer import encode_payload
 from bridge.model import Content, Mailbox, Pieces
@@ -92,6 +93,7 @@ _LINES = [
 ]
 
 
+@example(b"Bcc: e@x.org\r\nno field\r\n\xff: \xe9", False)  # of the head nothing is left
 @given(st.sampled_from(list(ODD.values())) | st.lists(st.sampled_from(_LINES)).map(b"\r\n".join), st.booleans())
 def test_a_head_is_changed_as_in_the_whole_message(raw: bytes, traced: bool) -> None:
     raw = b"Received: by us\r\n" + raw if traced else raw
@@ -107,6 +109,9 @@ def test_a_head_is_changed_as_in_the_whole_message(raw: bytes, traced: bool) -> 
         assert bytes(made) == change(raw)
         assert made is raw or isinstance(made, Joined)
         assert _whole(seven_bit(made)) == _whole(seven_bit(bytes(made)))
+        ascii_made, _ = seven_bit(made)
+        marked = partial(with_fields, fields=[b"X-Mark: 1\r\n"])
+        assert bytes(with_head(ascii_made, marked)) == marked(bytes(ascii_made))
 
 
 def _whole(made: tuple[Content, frozenset[str]]) -> tuple[bytes, frozenset[str]]:
