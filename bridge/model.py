@@ -10,7 +10,8 @@ import enum
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -169,9 +170,28 @@ class Outcome:
     )
 
 
+class Pieces(ABC):
+    """Bytes that are made when they are wanted: iterating gives them piece by piece, anew each time. `len`: of them all."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self)
+
+
+Content = bytes | Pieces
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """One attached or inline part. `encoded` is the payload in clean base64 without line breaks (ASCII bytes).
+    """One attached or inline part. `encoded` is the payload in clean base64 without line breaks (ASCII bytes); `Pieces` where
+    the message is large (`bridge/mime/pieces.py`), and `bytes(encoded)` is a copy then.
 
     `filename` is decoded, without control characters and path separators, "" when the mail gives none;
     `content_id` comes without angle brackets; `parameters` are the other Content-Type parameters (method, charset ...).
@@ -179,7 +199,7 @@ class Attachment:
 
     filename: str
     content_type: str
-    encoded: bytes = field(repr=False)
+    encoded: Content = field(repr=False)
     size: int
     disposition: Literal["attachment", "inline"] = "attachment"
     content_id: str = ""
@@ -187,7 +207,7 @@ class Attachment:
 
     @property
     def content(self) -> bytes:
-        return base64.b64decode(self.encoded)
+        return base64.b64decode(bytes(self.encoded))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,9 @@ from bridge.mime.headers import clean, decode_words
 from bridge.mime.leaves import Leaf, choose, find_leaves
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import TOKEN, clean_filename, write_type
+from bridge.mime.pieces import encoded_part
 from bridge.mime.structure import DEFAULT_LIMITS, Limits, Part, parse_structure
-from bridge.mime.transfer import decode_transfer, encode_payload
+from bridge.mime.transfer import decode_transfer
 from bridge.model import Attachment, Email, Mailbox
 
 __all__ = ["Limits", "parse", "strip_bcc", "summary"]
@@ -136,15 +137,13 @@ def _parameters(part: Part) -> tuple[tuple[str, str], ...]:
 def _attachment(raw: bytes, leaf: Leaf, defects: list[str]) -> Attachment:
     part = leaf.part
     if part.opaque:
-        return _unparsed(raw[part.start : part.end])
-    payload = raw[part.body : part.end]
-    encoding = part.encoding
-    encoded, size, clean_base64 = encode_payload(payload, encoding)
+        return _unparsed(raw, part)
+    encoded, size, clean_base64 = encoded_part(raw, part.body, part.end, part.encoding)
     if not clean_base64:
         defects.append("broken base64, decoded as far as it goes")
     content_id = clean(decode_words(part.first(b"content-id"))).strip("<> ")
     return Attachment(
-        filename=leaf.name or _message_name(payload, encoding, part),
+        filename=leaf.name or _message_name(raw, part),
         content_type=_type_of(leaf),
         encoded=encoded,
         size=size,
@@ -168,17 +167,19 @@ def _disposition(leaf: Leaf, content_id: str) -> Literal["attachment", "inline"]
     return "inline" if unnamed_text else "attachment"
 
 
-def _message_name(payload: bytes, encoding: str, part: Part) -> str:
+def _message_name(raw: bytes, part: Part) -> str:
+    """By the subject, looked for in the first 64 KiB."""
     if part.content_type != "message/rfc822":
         return ""
-    message = decode_transfer(payload[:65536], encoding) if encoding == "base64" else payload
+    start = raw[part.body : min(part.end, part.body + 65536)]
+    message = decode_transfer(start, part.encoding) if part.encoding == "base64" else start
     subject = _PATH_OR_CONTROL.sub("_", summary(message)[1])
     return clean_filename(f"{subject[:100].strip()}.eml") if subject else "message.eml"
 
 
-def _unparsed(content: bytes) -> Attachment:
+def _unparsed(raw: bytes, part: Part) -> Attachment:
     """What lies beyond a limit, whole."""
-    encoded, size, _ = encode_payload(content, "")
+    encoded, size, _ = encoded_part(raw, part.start, part.end, "")
     return Attachment(
         filename="unparsed.eml", content_type="application/octet-stream", encoded=encoded, size=size
     )  # fmt: skip

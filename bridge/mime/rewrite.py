@@ -1,14 +1,18 @@
-"""Changes to the header of a message; every other byte stays. Pure."""
+"""Changes to the header of a message; every other byte stays. Pure.
+
+Each looks at the header alone, so `with_head` lets it see no more, and a large body is not copied.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bridge.mime.compose import address_field
 from bridge.mime.fields import body_start, header_end, skip_mbox_line
+from bridge.mime.pieces import Joined, Slice, joined
 from bridge.mime.repair import SIGNATURES, matches
-from bridge.model import Mailbox
+from bridge.model import Content, Mailbox
 
 _FIELD = re.compile(rb"([^\s:]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+(?:\n|\Z)")
 # RFC 5322 3.6.6: a resent block without its recipients says nothing, and some APIs would mail those it names.
@@ -16,6 +20,19 @@ _MARKS = re.compile(
     rb"\A[^A-Za-z0-9]+|[^A-Za-z0-9]+\Z"
 )  # a name misspelt with them might be read as the name all the same
 RECIPIENTS = frozenset({"to", "cc", "bcc", "resent-*"})
+
+
+def with_head(raw: Content, change: Callable[[bytes], bytes]) -> Content:
+    """With its head (the header and the empty line after it) as `change` makes it; the same object if that changes nothing.
+    `raw`: a message, or what this made of one."""
+    if isinstance(raw, Joined):
+        head, *rest = raw.parts
+        return joined((change(bytes(head)), *rest))
+    raw = bytes(raw)
+    end = body_start(raw, header_end(raw, skip_mbox_line(raw)))
+    head = raw[:end]
+    changed = change(head)
+    return raw if changed == head else joined((changed, Slice(raw, end, len(raw))))
 
 
 def without_fields(raw: bytes, names: Collection[str]) -> bytes:

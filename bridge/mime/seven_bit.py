@@ -15,9 +15,10 @@ from bridge.mime.fields import body_start, header_end, skip_mbox_line
 from bridge.mime.headers import decode_words
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import parse_value
+from bridge.mime.pieces import Joined, Slice, joined
 from bridge.mime.structure import Part, parse_structure
 from bridge.mime.transfer import decode_transfer
-from bridge.model import split_address
+from bridge.model import Content, split_address
 
 ADDRESSES = frozenset(
     {"from", "sender", "reply-to", "to", "cc", "bcc", "errors-to", "return-receipt-to", "disposition-notification-to"}
@@ -29,13 +30,16 @@ _PARAMETERS = frozenset({"content-type", "content-disposition"})
 _TOKENS = frozenset({"message-id", "in-reply-to", "references", "date", "content-id", "content-transfer-encoding"})
 MAX_MESSAGES = 20  # inside each other
 _FIELD = re.compile(rb"([^\s:]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)(?:\n|\Z)")
-_LONG_LINE = re.compile(rb"[^\n]{%d}" % (MAX_LINE + 2))
+_LONG_LINE = re.compile(rb"\n[^\n]{%d}" % (MAX_LINE + 2))  # with its literal start the engine skips what lies between
 _MOSTLY_TEXT = 6  # quoted-printable triples each byte above 127: beyond one in six base64 is shorter
 
 
-def is_seven_bit(data: bytes) -> bool:
+def is_seven_bit(data: bytes, start: int = 0, end: int | None = None) -> bool:
     """No byte above 127, no NUL, no line of more than 998 octets."""
-    return data.isascii() and b"\0" not in data and _LONG_LINE.search(data) is None
+    end = len(data) if end is None else end
+    first = end - start < MAX_LINE + 2 or data.find(b"\n", start, start + MAX_LINE + 2) >= 0
+    plain = all(piece.isascii() and b"\0" not in piece for piece in Slice(data, start, end))
+    return first and plain and _LONG_LINE.search(data, start, end) is None
 
 
 def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
@@ -44,38 +48,61 @@ def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
     Problems: `signed` (a signature covers it), `smtputf8` (an address that ASCII cannot write), `structure` (more parts than
     are looked into, or a boundary that is not ASCII). Parts with a problem are as they were. `depth`: messages around it.
     """
-    if is_seven_bit(raw):
-        return raw, frozenset()
+    content, problems = seven_bit(raw, depth)
+    return bytes(content), problems
+
+
+def seven_bit(content: Content, depth: int = 0) -> tuple[Content, frozenset[str]]:
+    """The same for a message, or for one whose head alone was written anew (`with_head`): what stays is not copied."""
+    head: bytes | None = None
+    if isinstance(content, Joined):
+        first, rest = content.parts
+        assert isinstance(rest, Slice)
+        raw, head = rest.raw, bytes(first)
+    else:
+        raw = bytes(content)
+    if is_seven_bit(raw) and is_seven_bit(head or b""):
+        return content, frozenset()
     if depth > MAX_MESSAGES:
-        return raw, frozenset({"structure"})
-    work = _Work(raw, depth)
-    out = b"".join(work.part(parse_structure(raw), top=True))
-    return out, frozenset(work.problems)
+        return content, frozenset({"structure"})
+    work = _Work(raw, depth, head)
+    made = joined(work.part(parse_structure(raw), top=True))
+    return made, frozenset(work.problems)
 
 
 class _Work:
-    def __init__(self, raw: bytes, depth: int) -> None:
+    """`head`: what stands instead of the message's own; it may be empty. None: its own stays."""
+
+    def __init__(self, raw: bytes, depth: int, head: bytes | None) -> None:
         self.raw = raw
         self.depth = depth
+        self.head = head
         self.problems: set[str] = set()
 
-    def part(self, part: Part, *, top: bool = False) -> Iterator[bytes]:
-        if is_seven_bit(self.raw[part.start : part.end]):
-            yield self.raw[part.start : part.end]
+    def part(self, part: Part, *, top: bool = False) -> Iterator[Content]:
+        if (not top or self.head is None) and is_seven_bit(self.raw, part.start, part.end):
+            yield Slice(self.raw, part.start, part.end)
         elif part.content_type == "multipart/signed":
             self.problems.add("signed")
-            yield self.raw[part.start : part.end]
+            yield from self.untouched(part, top)
         elif part.opaque or not part.type.params.get("boundary", "").isascii():
             self.problems.add("structure")
-            yield self.raw[part.start : part.end]
+            yield from self.untouched(part, top)
         elif part.delimiters:
-            yield from self.multipart(part)
+            yield from self.multipart(part, top)
         else:
             yield from self.leaf(part, top)
 
-    def multipart(self, part: Part) -> Iterator[bytes]:
+    def untouched(self, part: Part, top: bool) -> Iterator[Content]:
+        if top and self.head is not None:
+            yield self.head
+            yield Slice(self.raw, part.body, part.end)
+        else:
+            yield Slice(self.raw, part.start, part.end)
+
+    def multipart(self, part: Part, top: bool) -> Iterator[Content]:
         """Preamble and epilogue are read by nobody."""
-        yield self.header(part, b"7bit")
+        yield self.header(part, b"7bit", top)
         yield _ascii(self.raw[part.body : part.delimiters[0][0]])
         for (start, end), child in zip(part.delimiters, part.children, strict=False):
             yield self.raw[start:end]
@@ -85,43 +112,45 @@ class _Work:
             yield self.raw[start:end]
             yield _ascii(self.raw[end : part.end])
 
-    def leaf(self, part: Part, top: bool) -> Iterator[bytes]:
-        body = self.raw[part.body : part.end]
+    def leaf(self, part: Part, top: bool) -> Iterator[Content]:
         if part.content_type == "message/rfc822" and part.encoding in ("", "7bit", "8bit", "binary"):
-            inner, problems = to_seven_bit(body, self.depth + 1)  # RFC 2046 5.2.1: no other encoding is allowed for it
+            # RFC 2046 5.2.1: no other encoding is allowed for it
+            inner, problems = seven_bit(self.raw[part.body : part.end], self.depth + 1)
             self.problems |= problems
-            yield self.header(part, b"7bit")
+            yield self.header(part, b"7bit", top)
             yield inner
             return
-        if is_seven_bit(body):
-            yield self.header(part, b"")
-            yield body
+        if is_seven_bit(self.raw, part.body, part.end):
+            yield self.header(part, b"", top)
+            yield Slice(self.raw, part.body, part.end)
             return
-        content = decode_transfer(body, part.encoding)
+        content = decode_transfer(self.raw[part.body : part.end], part.encoding)
         encoding, encoded = _encoded(content, part.content_type.startswith("text/"))
-        yield self.header(part, encoding, described=_charset(content) if top else b"")
+        yield self.header(part, encoding, top, described=_charset(content) if top else b"")
         yield encoded
 
-    def header(self, part: Part, encoding: bytes, *, described: bytes = b"") -> bytes:
+    def header(self, part: Part, encoding: bytes, top: bool, *, described: bytes = b"") -> bytes:
         """The fields in ASCII. `encoding`: the new Content-Transfer-Encoding, b"" where the old one still holds.
         `described`: the charset for a message that tells nothing about itself."""
-        start = part.start or skip_mbox_line(self.raw)
-        stop = header_end(self.raw, start, part.body)
+        head = self.raw[part.start : part.body] if self.head is None or not top else self.head
+        start = skip_mbox_line(head) if top else 0
+        stop = header_end(head, start)
+        fields = list(_FIELD.finditer(head, start, stop))
         out = [
             field[0] if is_seven_bit(field[0]) else self.field(field[1], field[2])
-            for field in _FIELD.finditer(self.raw, start, stop)
+            for field in fields
             if not encoding or field[1].lower() != b"content-transfer-encoding"
         ]
         if out and not out[-1].endswith(b"\n"):
             out.append(b"\r\n")
-        names = {name.lower() for name, _ in part.fields}
+        names = {field[1].lower() for field in fields}
         if described and b"mime-version" not in names:
             out.append(b"MIME-Version: 1.0\r\n")
         if described and b"content-type" not in names:
             out.append(b"Content-Type: text/plain; charset=" + described + b"\r\n")
         if encoding:
             out.append(b"Content-Transfer-Encoding: " + encoding + b"\r\n")
-        gap = self.raw[stop : part.body] if body_start(self.raw, stop, part.end) > stop else b"\r\n"
+        gap = head[stop:] if body_start(head, stop) > stop else b"\r\n"
         return b"".join((*out, gap))
 
     def field(self, raw_name: bytes, value: bytes) -> bytes:

@@ -9,9 +9,9 @@ import base64
 import binascii
 import re
 
-_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-_BLANKS = b"\r\n \t"
-_FOREIGN = bytes(set(range(256)) - set(_ALPHABET) - set(b"=-_"))
+ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+BLANKS = b"\r\n \t"
+_FOREIGN = bytes(set(range(256)) - set(ALPHABET) - set(b"=-_"))
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _PADDING = re.compile(rb"=+")
 
@@ -34,7 +34,7 @@ def _decode_run(run: bytes) -> bytes:
 def decode_transfer(data: bytes, encoding: str) -> bytes:
     """The payload under a Content-Transfer-Encoding (lower case); an unknown one is taken as it is (RFC 2045 6.4)."""
     if encoding == "base64":
-        return decode_base64(data.translate(None, _BLANKS))
+        return decode_base64(data.translate(None, BLANKS))
     if encoding == "quoted-printable":
         return binascii.a2b_qp(data)
     return data
@@ -43,9 +43,9 @@ def decode_transfer(data: bytes, encoding: str) -> bytes:
 def encode_payload(data: bytes, encoding: str) -> tuple[bytes, int, bool]:
     """(clean base64 without line breaks, size of the payload, whether the base64 was clean)."""
     if encoding == "base64":
-        packed = data.translate(None, _BLANKS)
+        packed = data.translate(None, BLANKS)
         if _is_clean(packed):
-            return _canonical(packed), len(packed) // 4 * 3 - packed.count(b"=", -2), True
+            return canonical(packed), len(packed) // 4 * 3 - packed.count(b"=", -2), True
         content, clean = decode_base64(packed), False
     else:
         content, clean = decode_transfer(data, encoding), True
@@ -54,7 +54,7 @@ def encode_payload(data: bytes, encoding: str) -> tuple[bytes, int, bool]:
 
 def _is_clean(packed: bytes) -> bool:
     """Whether this is whole quanta of the alphabet, padded only at the end. Deleting the alphabet beats a regex by far."""
-    return len(packed) % 4 == 0 and packed.translate(None, _ALPHABET) in (b"", b"=", b"==") and _pads_last(packed)
+    return len(packed) % 4 == 0 and packed.translate(None, ALPHABET) in (b"", b"=", b"==") and _pads_last(packed)
 
 
 def _pads_last(packed: bytes) -> bool:
@@ -62,8 +62,8 @@ def _pads_last(packed: bytes) -> bool:
     return pad < 0 or packed[pad:].strip(b"=") == b""
 
 
-def _canonical(packed: bytes) -> bytes:
-    """The bits under the padding are zero (RFC 4648 3.5): strict decoders refuse others."""
+def canonical(packed: bytes) -> bytes:
+    """Clean base64 in which the bits under the padding are zero (RFC 4648 3.5): strict decoders refuse others."""
     if not packed.endswith(b"="):
         return packed
     last = base64.b64encode(base64.b64decode(packed[-4:]))

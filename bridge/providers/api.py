@@ -7,11 +7,11 @@ All of it is pure but for the conversation, which stands in `http.py`.
 
 from __future__ import annotations
 
-import base64
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import httpx
@@ -22,16 +22,19 @@ from bridge.clock import Clock
 from bridge.mime.addressing import NO_CAPS, Caps, a_label, address, capped, unseen
 from bridge.mime.fidelity import IMPOSSIBLE, Form, Loss, choose, losses
 from bridge.mime.fields import strip_bcc
+from bridge.mime.pieces import base64_of
 from bridge.mime.repair import SIGNATURES, Needs, matches, repaired
-from bridge.mime.rewrite import with_from, with_recipients, without_fields
-from bridge.mime.seven_bit import is_seven_bit, to_seven_bit
-from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome, split_address
+from bridge.mime.rewrite import with_from, with_head, with_recipients, without_fields
+from bridge.mime.seven_bit import is_seven_bit, seven_bit
+from bridge.model import Addressing, Content, Email, Envelope, Fault, Mailbox, Outcome, Pieces, split_address
 from bridge.providers.answers import is_html, json_of, reset_delay, retry_delay, words_of
 from bridge.providers.base import Call, Policy, Unfit, Verified
+from bridge.providers.body import json_body, json_text, request
 from bridge.providers.display import sender_of
 from bridge.providers.features import NOTHING, Features, Readers, read_features
 from bridge.providers.http import HttpProvider
 from bridge.providers.outcomes import Meaning, outcome_for_response, outcome_of
+from bridge.providers.shapes import quoted
 from bridge.reply import Reply, sent
 
 NO_SENDER = Loss(
@@ -169,7 +172,7 @@ class ApiProvider(HttpProvider):
         most = form.carries.max_size
         if not most or len(email.raw) <= most // 3 or len(email.raw) > most or email.raw.isascii():
             return ()
-        size = len(to_seven_bit(email.raw)[0])
+        size = len(seven_bit(email.raw)[0])
         if size <= most:
             return ()
         reply = Reply(552, "5.3.4", f"Message too big for the provider: {size} octets, limit {most}")
@@ -181,7 +184,7 @@ class ApiProvider(HttpProvider):
 
     def _unsafe(self, email: Email) -> tuple[Loss, ...]:
         """8-bit mail that cannot be changed to 7-bit without harm: signed, for one."""
-        problems = to_seven_bit(email.raw)[1]
+        problems = seven_bit(email.raw)[1]
         texts = (UNSAFE[problem] for problem in sorted(problems))
         return tuple(
             Loss("protection", text, Reply(554, "5.6.3", f"The provider cannot carry {text}")) for text in texts
@@ -253,30 +256,32 @@ class ApiProvider(HttpProvider):
     def raw_request(self, mail: Outgoing) -> httpx.Request:
         raise NotImplementedError
 
-    def mime(self, mail: Outgoing) -> bytes:
+    def mime(self, mail: Outgoing) -> Content:
         """The message as it leaves: no Bcc, no header fields that name a feature, a From, and what the form wants beside."""
-        raw = without_fields(strip_bcc(mail.email.raw), mail.features.used | self.raw_drops)
+        raw = with_head(mail.email.raw, partial(self._head, mail))
+        return seven_bit(raw)[0] if self.raw_seven_bit else raw
+
+    def _head(self, mail: Outgoing, head: bytes) -> bytes:
+        head = without_fields(strip_bcc(head), mail.features.used | self.raw_drops)
         if not mail.email.sender.email:
-            raw = with_from(raw, mail.sender)
+            head = with_from(head, mail.sender)
         if not self.raw_envelope:
             to = mail.addressing
-            raw = with_recipients(raw, to=to.to, cc=to.cc, bcc=to.bcc)
-        return to_seven_bit(raw)[0] if self.raw_seven_bit else raw
+            head = with_recipients(head, to=to.to, cc=to.cc, bcc=to.bcc)
+        return head
 
-    def mime_text(self, mail: Outgoing) -> str:
+    def mime_text(self, mail: Outgoing) -> str | Pieces:
         """The same for a JSON string."""
-        return self.mime(mail).decode("utf-8", "replace")
+        return json_text(self.mime(mail))
 
-    def mime_base64(self, mail: Outgoing) -> orjson.Fragment:
+    def mime_base64(self, mail: Outgoing) -> orjson.Fragment | Pieces:
         """The same as a JSON string of base64."""
-        return orjson.Fragment(b'"%b"' % base64.b64encode(self.mime(mail)))
+        return quoted(base64_of(self.mime(mail)))
 
     def post(self, path: str, content: Any, headers: Mapping[str, str] | None = None) -> httpx.Request:
-        """A POST of JSON (or of bytes) to a path below the base address."""
-        body = content if isinstance(content, bytes) else orjson.dumps(content)
-        return httpx.Request(
-            "POST", httpx.URL(f"{self.base}{path}"), headers={**self._headers, **(headers or {})}, content=body
-        )
+        """A POST of JSON (or of what is bytes already) to a path below the base address."""
+        body = content if isinstance(content, bytes | Pieces) else json_body(content)
+        return request("POST", httpx.URL(f"{self.base}{path}"), {**self._headers, **(headers or {})}, body)
 
     def get(self, path: str) -> httpx.Request:
         headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
-from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -25,6 +24,7 @@ from bridge.model import Addressing, Attachment, Email, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, is_html, json_of, pointed, retry_delay
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, without_empty
 from bridge.providers.base import Call, Policy, Verified
+from bridge.providers.body import sha256_of, size_of
 from bridge.providers.display import bcc_of, header_object, one_line
 from bridge.providers.http import OFF_LOOP_SIZE, Auth, Exchange, Fetch
 from bridge.providers.oauth import TokenAuth, entra
@@ -255,7 +255,7 @@ class HmacAuth:
         self._clock = clock
 
     async def sign(self, request: httpx.Request, fetch: Fetch) -> None:
-        digest = await asyncio.to_thread(_digest, request) if len(request.content) > OFF_LOOP_SIZE else _digest(request)
+        digest = await asyncio.to_thread(_digest, request) if size_of(request) > OFF_LOOP_SIZE else _digest(request)
         request.headers.update(
             signature(request, self._key, date=formatdate(self._clock.now(), usegmt=True), digest=digest)
         )
@@ -265,7 +265,7 @@ class HmacAuth:
 
 
 def _digest(request: httpx.Request) -> str:
-    return base64.b64encode(sha256(request.content).digest()).decode()
+    return base64.b64encode(sha256_of(request)).decode()
 
 
 def signature(request: httpx.Request, key: bytes, *, date: str, digest: str) -> dict[str, str]:

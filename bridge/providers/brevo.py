@@ -10,7 +10,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import httpx
-import orjson
 
 from bridge.mime.addressing import Caps
 from bridge.mime.compose import encoded_words
@@ -20,6 +19,7 @@ from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, one_message_key, sent_outcome, without_empty
 from bridge.providers.base import Call
+from bridge.providers.body import json_body
 from bridge.providers.display import bcc_of, header_object, one_line
 from bridge.providers.features import Features, ignored, json_object, one_tag, option, tag_list
 from bridge.providers.outcomes import Meaning, unknown
@@ -121,7 +121,7 @@ class Brevo(ApiProvider):
         if len(call.addressing.recipients) > MAX_SHARED:
             return None
         small = len(call.email.raw) <= 1024 * 1024
-        return orjson.dumps(self._shared(self.outgoing(call))) if small else call.queue_id
+        return bytes(json_body(self._shared(self.outgoing(call)))) if small else call.queue_id
 
     def build_batch(self, calls: Sequence[Call]) -> httpx.Request:
         mails = [self.outgoing(call) for call in calls]

@@ -6,8 +6,7 @@ MIME up to the limit of a POST; beyond it the API knows only its own JSON, as a 
 from __future__ import annotations
 
 import asyncio
-import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
@@ -19,11 +18,13 @@ import structlog
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps
 from bridge.mime.fidelity import Carries, Form, Loss, payload_size
+from bridge.mime.pieces import base64_of, decoded, pieces_of
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers.answers import is_html, json_of, pointed, safe_words
 from bridge.providers.api import ApiProvider, ApiSettings, Outgoing, without_empty
 from bridge.providers.base import Call, Policy, Verified
+from bridge.providers.body import size_of
 from bridge.providers.display import bcc_of, one_line
 from bridge.providers.http import Exchange
 from bridge.providers.oauth import TokenAuth, entra, verified
@@ -38,7 +39,7 @@ MAX_FILE = 3_000_000
 MAX_HEADER_GROWTH = 131_072  # the recipient fields of 500 people, written anew
 MAX_RAW = MAX_POST // 4 * 3 - MAX_HEADER_GROWTH
 MAX_UPLOAD = 150 * 1024 * 1024  # one file: https://learn.microsoft.com/graph/outlook-large-attachments
-CHUNK = 3 * 1024 * 1024  # less than 4 MB, and a multiple of 3: whole groups of base64
+CHUNK = 3 * 1024 * 1024  # less than 4 MB
 DISCARD_S = 5.0
 
 # https://learn.microsoft.com/graph/deployments; the last name is unverified.
@@ -168,7 +169,7 @@ class Graph(ApiProvider):
     # Request
 
     def raw_request(self, mail: Outgoing) -> httpx.Request:
-        content = base64.b64encode(self.mime(mail))
+        content = base64_of(self.mime(mail))
         return self.post(f"{self._mailbox(mail)}/sendMail", content, {"Content-Type": "text/plain"})
 
     def json_request(self, mail: Outgoing) -> httpx.Request:
@@ -185,7 +186,7 @@ class Graph(ApiProvider):
         if self.form(call.email).name == "json" and _needs_draft(call.email):
             return await self._by_draft(call, exchange)
         request = await self.built(call)
-        if len(request.content) > MAX_POST and self.form(call.email).name == "json":  # JSON's escapes made it so
+        if size_of(request) > MAX_POST and self.form(call.email).name == "json":  # JSON's escapes made it so
             return await self._by_draft(call, exchange)
         return self.parse_response(await exchange(request), call.addressing)
 
@@ -214,8 +215,9 @@ class Graph(ApiProvider):
         item = {"attachmentType": "file", "size": attachment.size, **_described(attachment)}
         request = self.post(f"{path}/attachments/createUploadSession", {"AttachmentItem": item})
         url = self._upload_url(_text(await self._step(exchange, request), "/uploadUrl"))
+        chunks = _chunks(attachment)
         for start in range(0, attachment.size, CHUNK):
-            piece = await asyncio.to_thread(_piece, attachment.encoded, start)
+            piece = await asyncio.to_thread(next, chunks, b"")
             await self._put(exchange, url, piece, start, attachment.size)
 
     def _upload_url(self, text: str) -> httpx.URL:
@@ -361,8 +363,16 @@ def _described(attachment: Attachment) -> dict[str, Any]:
     return found
 
 
-def _piece(encoded: bytes, start: int) -> bytes:
-    return base64.b64decode(encoded[start // 3 * 4 : (start + CHUNK) // 3 * 4])
+def _chunks(attachment: Attachment) -> Iterator[bytes]:
+    """The content in pieces of CHUNK octets, the last one shorter."""
+    chunk = bytearray()
+    for piece in pieces_of(decoded(attachment.encoded, attachment.size)):
+        chunk += piece
+        if len(chunk) >= CHUNK:
+            yield bytes(chunk[:CHUNK])
+            del chunk[:CHUNK]
+    if chunk:
+        yield bytes(chunk)
 
 
 def _text(body: Any, pointer: str) -> str:

@@ -17,8 +17,9 @@ import orjson
 
 from bridge.mime.addressing import Caps, a_label
 from bridge.mime.fidelity import Carries, Form, Loss
+from bridge.mime.pieces import decoded, joined, pieces_of
 from bridge.mime.repair import Needs
-from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome, split_address
+from bridge.model import Addressing, Attachment, Content, Email, Envelope, Fault, Mailbox, Outcome, split_address
 from bridge.providers.answers import id_of, words_of
 from bridge.providers.api import NO_SENDER, ApiProvider, KeySettings, Outgoing
 from bridge.providers.base import Verified
@@ -86,7 +87,7 @@ class File:
     field: str
     name: str
     content_type: str
-    content: bytes
+    content: Content
 
 
 class Mailgun(ApiProvider):
@@ -290,7 +291,7 @@ class Mailgun(ApiProvider):
         return super().read_probe(response)
 
 
-def multipart(fields: Iterable[tuple[str, str]], files: Iterable[File]) -> tuple[str, bytes]:
+def multipart(fields: Iterable[tuple[str, str]], files: Iterable[File]) -> tuple[str, Content]:
     """(Content-Type, body) of a form with files (RFC 7578). The boundary comes from the content: the same at every retry, and
     nobody can write it into a mail."""
     parts = [_part(name, value.encode("utf-8", "replace")) for name, value in fields]
@@ -298,14 +299,15 @@ def multipart(fields: Iterable[tuple[str, str]], files: Iterable[File]) -> tuple
     digest = hashlib.sha256()
     for head, content in parts:
         digest.update(head)
-        digest.update(content)
+        for piece in pieces_of(content):
+            digest.update(piece)
     boundary = f"bridge-{digest.hexdigest()[:40]}"
     line = b"--" + boundary.encode()
-    body = b"".join(piece for head, content in parts for piece in (line, b"\r\n", head, b"\r\n\r\n", content, b"\r\n"))
-    return f"multipart/form-data; boundary={boundary}", body + line + b"--\r\n"
+    body = (piece for head, content in parts for piece in (line, b"\r\n", head, b"\r\n\r\n", content, b"\r\n"))
+    return f"multipart/form-data; boundary={boundary}", joined((*body, line + b"--\r\n"))
 
 
-def _part(name: str, content: bytes, file: File | None = None) -> tuple[bytes, bytes]:
+def _part(name: str, content: Content, file: File | None = None) -> tuple[bytes, Content]:
     """File names in UTF-8 as they are: Mailgun does not read RFC 2231."""
     head = f'Content-Disposition: form-data; name="{_escaped(name)}"'
     if file:
@@ -325,7 +327,7 @@ def _file(attachment: Attachment, html: str) -> File:
         field="inline" if inline else "attachment",
         name=attachment.content_id if inline else attachment.filename,
         content_type=attachment.content_type,
-        content=attachment.content,
+        content=decoded(attachment.encoded, attachment.size),
     )
 
 

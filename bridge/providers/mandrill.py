@@ -14,8 +14,8 @@ from bridge.mime.addressing import Caps, hidden_alone
 from bridge.mime.compose import text_field
 from bridge.mime.fidelity import Carries, Form, Loss
 from bridge.mime.repair import Needs
-from bridge.mime.rewrite import with_fields
-from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Outcome
+from bridge.mime.rewrite import with_fields, with_head
+from bridge.model import Addressing, Attachment, Content, Email, Envelope, Fault, Outcome
 from bridge.providers.answers import id_of, json_of, pointed, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, sent_outcome, without_empty
 from bridge.providers.base import Verified
@@ -114,9 +114,9 @@ class Mandrill(ApiProvider):
         content = {"raw_message": self.mime_text(mail), "to": list(mail.addressing.recipients), "ip_pool": pool}
         return self.post("/api/1.0/messages/send-raw.json", {"key": self.settings.api_key, **without_empty(content)})
 
-    def mime(self, mail: Outgoing) -> bytes:
+    def mime(self, mail: Outgoing) -> Content:
         """The call takes no tags and metadata beside the message, so they go in it, written anew."""
-        return with_fields(super().mime(mail), _instructions(mail.features))
+        return with_head(super().mime(mail), lambda head: with_fields(head, _instructions(mail.features)))
 
     def json_request(self, mail: Outgoing) -> httpx.Request:
         email, to, features = mail.email, mail.addressing, mail.features

@@ -22,7 +22,7 @@ import httpcore2
 
 from bridge.providers.dialing import dial
 
-COALESCE = 64 * 1024  # header and body up to here go out in one write, so one packet or a few
+COALESCE = 64 * 1024  # header and body up to here go out in one write, so one packet or a few; more flows as it comes
 PIECE = 256 * 1024  # larger bodies go piece by piece: bounded buffers, also under TLS
 READ_AHEAD = 256 * 1024
 TLS_GOODBYE_S = 1.0
@@ -47,6 +47,8 @@ class Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
         self._held: list[bytes] = []
+        self._held_size = 0
+        self._flowing = False  # the first bytes of a request were written, not yet its last
         self._ended = False
         self._error = ""
         self._paused = False
@@ -113,7 +115,7 @@ class Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if self._held:
-            await self._flush(timeout)
+            await self._flush(timeout, last=True)
         deadline = _deadline(timeout)
         while not self._chunks and not self._ended:
             await self._wait(deadline, httpcore2.ReadTimeout)
@@ -134,29 +136,35 @@ class Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         return chunk
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Hold what belongs to one request and send it as one. httpcore2 writes b"" at the end of a request that has a
-        Content-Length, as all of ours do; were it ever not so, `read` flushes."""
+        """Hold what belongs to one request and send it as one, a large one as it comes. httpcore2 writes b"" at the end of a
+        request that has a Content-Length, as all of ours do; were it ever not so, `read` flushes."""
         if buffer:
             self._held.append(buffer)
-        else:
-            await self._flush(timeout)
+            self._held_size += len(buffer)
+        if not buffer or self._held_size > COALESCE:
+            await self._flush(timeout, last=not buffer)
 
-    async def _flush(self, timeout: float | None) -> None:
-        held, self._held = self._held, []
-        if not held:
-            return
-        self._progress = None if held[0].startswith(b"CONNECT ") else progress_of_call.get()
-        self._check_usable()
-        self._used = True
-        deadline = _deadline(timeout)
+    async def _flush(self, timeout: float | None, *, last: bool) -> None:
+        held, self._held, self._held_size = self._held, [], 0
+        if held and not self._flowing:
+            self._progress = None if held[0].startswith(b"CONNECT ") else progress_of_call.get()
+            self._check_usable()
+            self._used = self._flowing = True
+        await self._write_all(held, _deadline(timeout))
+        if last and self._flowing:
+            self._flowing = False
+            if self._progress is not None:
+                self._progress.written = True
+
+    async def _write_all(self, held: list[bytes], deadline: float | None) -> None:
         for piece in _pieces(held):
+            if self._ended:  # seen between two pieces
+                raise self._write_error()
             self._transport.write(piece)
             if self._paused:
                 await self._drain(deadline)
             elif self._lower.is_closing() or self._transport.is_closing():
                 raise self._write_error()  # refused by the kernel there and then
-        if self._progress is not None:
-            self._progress.written = True
 
     def _check_usable(self) -> None:
         """Nothing was written yet, so a used connection that turns out closed is simply exchanged for another."""
@@ -274,7 +282,7 @@ class Backend(httpcore2.AsyncNetworkBackend):
 
 
 def _pieces(held: list[bytes]) -> Iterator[bytes | memoryview]:
-    if sum(map(len, held)) <= COALESCE:
+    if sum(map(len, held)) <= PIECE:
         yield b"".join(held)
         return
     for part in held:

@@ -21,10 +21,11 @@ import bridge
 from bridge.clock import Clock
 from bridge.mime.addressing import address, unseen
 from bridge.mime.fidelity import IMPOSSIBLE, Carries, losses
-from bridge.model import Addressing, Email, Envelope, Fault, Mailbox, Outcome
+from bridge.model import Addressing, Content, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers import shapes, template
 from bridge.providers.answers import id_of, json_of, pointed, retry_delay, words_of
 from bridge.providers.base import Policy, Unfit
+from bridge.providers.body import json_body, request
 from bridge.providers.http import HttpProvider
 from bridge.providers.outcomes import outcome_for_response
 from bridge.providers.values import template_values
@@ -136,18 +137,18 @@ class RestProvider(HttpProvider):
         if self._bytes_body:
             headers += envelope_headers(addressing, key)
         content = self._content(email, addressing, queue_id=queue_id, key=key)
-        return httpx.Request(self.settings.method, self._url, headers=headers, content=content)
+        return request(self.settings.method, self._url, headers, content)
 
-    def _content(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> bytes:
+    def _content(self, email: Email, addressing: Addressing, *, queue_id: str, key: str) -> Content:
         if self._bytes_body:
             return shapes.mime(email)
         if self.settings.body:
             values = template_values(email, addressing, names=self._names, queue_id=queue_id, key=key)
-            return orjson.dumps(template.fill(self.settings.body, values))
+            return json_body(template.fill(self.settings.body, values))
         if self.settings.shape == "simple":
-            return orjson.dumps(shapes.simple(email, addressing))
+            return json_body(shapes.simple(email, addressing))
         shape = shapes.full if self.settings.shape == "full" else shapes.raw
-        return orjson.dumps(shape(email, addressing, key=key))
+        return json_body(shape(email, addressing, key=key))
 
     def parse_response(self, response: httpx.Response, addressing: Addressing) -> dict[str, Outcome]:
         """The answer speaks of the whole call; the first rule that matches comes before the table."""

@@ -15,6 +15,7 @@ from bridge.model import Addressing, Attachment, Email, Fault, Mailbox, Outcome
 from bridge.providers.answers import safe_words, words_of
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, without_empty
 from bridge.providers.base import Call
+from bridge.providers.body import json_body
 from bridge.providers.display import bcc_of, header_object, one_line
 from bridge.providers.features import Found, cut, json_keys, texts_of
 from bridge.providers.outcomes import Meaning, unknown
@@ -110,7 +111,7 @@ class Sendgrid(ApiProvider):
     def batch_key(self, call: Call) -> Hashable | None:
         """Personalizations share the content: calls of one message, or messages that differ in their recipients alone."""
         shared = self._shared(self.outgoing(call))
-        return orjson.dumps(shared) if len(call.email.raw) <= 1024 * 1024 else call.queue_id
+        return bytes(json_body(shared)) if len(call.email.raw) <= 1024 * 1024 else call.queue_id
 
     def build_batch(self, calls: Sequence[Call]) -> httpx.Request:
         return self._request([self.outgoing(call) for call in calls])

@@ -3,7 +3,6 @@ the base64 they have."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,8 +10,9 @@ import orjson
 
 from bridge.mime.fields import strip_bcc
 from bridge.mime.params import write_type
-from bridge.mime.rewrite import without_fields
-from bridge.model import Addressing, Attachment, Email, Mailbox
+from bridge.mime.pieces import base64_of
+from bridge.mime.rewrite import with_head, without_fields
+from bridge.model import Addressing, Attachment, Content, Email, Mailbox, Pieces
 from bridge.providers.display import (
     NEUTRAL,
     bcc_of,
@@ -70,12 +70,12 @@ def full(email: Email, addressing: Addressing, *, key: str) -> dict[str, Any]:
 
 
 def raw(email: Email, addressing: Addressing, *, key: str) -> dict[str, Any]:
-    return {"id": key, "envelope": envelope(addressing), "raw": base64_json(mime(email))}
+    return {"id": key, "envelope": envelope(addressing), "raw": quoted(base64_of(mime(email)))}
 
 
-def mime(email: Email) -> bytes:
+def mime(email: Email) -> Content:
     """The message as it leaves: without Bcc and without the fields that are instructions for a provider."""
-    return without_fields(strip_bcc(email.raw), NEUTRAL)
+    return with_head(email.raw, lambda head: without_fields(strip_bcc(head), NEUTRAL))
 
 
 def body_text(email: Email) -> str:
@@ -125,13 +125,9 @@ def is_image(attachment: Attachment) -> bool:
     return attachment.content_type.startswith("image/")
 
 
-def quoted(encoded: bytes) -> orjson.Fragment:
-    """Base64 as a JSON string without a look inside: its alphabet needs no escapes."""
-    return orjson.Fragment(b'"%b"' % encoded)
-
-
-def base64_json(data: bytes) -> orjson.Fragment:
-    return quoted(base64.b64encode(data))
+def quoted(encoded: Content) -> orjson.Fragment | Pieces:
+    """Base64 as a JSON string without a look inside: its alphabet needs no escapes (`body.json_body`)."""
+    return orjson.Fragment(b'"%b"' % encoded) if isinstance(encoded, bytes) else encoded
 
 
 def _one_or_list(addresses: list[str]) -> str | list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from bridge.providers.body import sha256_of, size_of
 from bridge.providers.http import OFF_LOOP_SIZE, Fetch
 from bridge.providers.outcomes import Failed, Meaning, outcome_of
 
@@ -42,7 +43,7 @@ class SigV4:
         else:
             async with self._finding:  # one at a time asks the metadata service, which is slow at its first time
                 credentials = await asyncio.to_thread(self._frozen)
-        if len(request.content) > OFF_LOOP_SIZE:
+        if size_of(request) > OFF_LOOP_SIZE:
             await asyncio.to_thread(self._add, request, credentials)
         else:
             self._add(request, credentials)
@@ -74,8 +75,10 @@ class SigV4:
         from botocore.awsrequest import AWSRequest
 
         kept = {"Content-Type": request.headers["content-type"]} if "content-type" in request.headers else {}
-        signed = AWSRequest(method=request.method, url=str(request.url), data=request.content, headers=kept)
-        SigV4Auth(credentials, self._service, self._region).add_auth(signed)
+        signed = AWSRequest(method=request.method, url=str(request.url), headers=kept)
+        signer = SigV4Auth(credentials, self._service, self._region)
+        signer.payload = lambda _: sha256_of(request).hex()  # its own wants the whole body
+        signer.add_auth(signed)
         for name in ("Authorization", "X-Amz-Date", "X-Amz-Security-Token"):
             if name in signed.headers:
                 request.headers[name] = signed.headers[name]

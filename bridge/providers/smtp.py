@@ -18,13 +18,11 @@ import structlog
 from bridge.clock import Clock, SystemClock
 from bridge.mime.addressing import Caps, address, capped
 from bridge.mime.fidelity import Carries, losses
-from bridge.mime.fields import strip_bcc
-from bridge.mime.rewrite import without_fields
 from bridge.mime.seven_bit import to_seven_bit
 from bridge.model import Addressing, Email, Envelope, Fault, Outcome, Wish
+from bridge.providers import shapes
 from bridge.providers.answers import safe_words
 from bridge.providers.base import Policy, Provider, Unfit, Verified
-from bridge.providers.display import NEUTRAL
 from bridge.providers.outcomes import MISCONFIGURED, TEMPORARY, UNREACHABLE, bounced, deferred, unknown
 from bridge.providers.trust import client_context
 from bridge.reply import Reply, sent
@@ -96,7 +94,7 @@ class SmtpProvider(Provider):
 
     async def _transact(self, client: aiosmtplib.SMTP, email: Email, transaction: _Transaction) -> None:
         to = transaction.addressing
-        raw = without_fields(strip_bcc(email.raw), NEUTRAL)
+        raw = bytes(shapes.mime(email))
         options: list[str] = []
         if client.supports_extension("SIZE"):
             options.append(f"SIZE={len(raw)}")

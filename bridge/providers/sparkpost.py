@@ -17,8 +17,9 @@ from bridge.mime.fields import header_end, skip_mbox_line
 from bridge.mime.headers import decode_words
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.repair import Needs
+from bridge.mime.rewrite import with_head
 from bridge.mime.seven_bit import ADDRESSES
-from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Outcome
+from bridge.model import Addressing, Attachment, Content, Email, Envelope, Fault, Outcome
 from bridge.providers.answers import id_of, pointed
 from bridge.providers.api import ApiProvider, KeySettings, Outgoing, by_recipient, named_in, sent_outcome, without_empty
 from bridge.providers.display import format_all, header_object, one_line
@@ -102,7 +103,7 @@ class Sparkpost(ApiProvider):
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)
         raw = self.form(email).name == "raw"
-        marked = b"{{" in _hidden(email.raw)[0] if raw else _marked(email)
+        marked = b"{{" in _hidden(_header(email.raw)) if raw else _marked(email)
         if marked and not found:
             text = "the characters {{ in a header field, which the provider takes for a template"
             return (Loss("template", text, Reply(554, "5.6.5", "The provider cannot carry {{ in a header field")),)
@@ -118,9 +119,8 @@ class Sparkpost(ApiProvider):
             mail, {"email_rfc822": self.mime_text(mail)}, [{"email": r} for r in mail.addressing.recipients]
         )
 
-    def mime(self, mail: Outgoing) -> bytes:
-        header, body = _hidden(super().mime(mail))
-        return header + body
+    def mime(self, mail: Outgoing) -> Content:
+        return with_head(super().mime(mail), _hidden)
 
     def json_request(self, mail: Outgoing) -> httpx.Request:
         email, to = mail.email, mail.addressing
@@ -194,13 +194,17 @@ class Sparkpost(ApiProvider):
         return self.get("/api/v1/account")
 
 
-def _hidden(raw: bytes) -> tuple[bytes, bytes]:
-    """(header, body): fields with `{{` in encoded words, where there is no brace."""
-    start = skip_mbox_line(raw)
-    end = header_end(raw, start)
-    if b"{{" not in raw[start:end]:
-        return raw[:end], raw[end:]
-    return raw[:start] + _FIELD.sub(_encoded, raw[start:end]), raw[end:]
+def _header(raw: bytes) -> bytes:
+    return raw[: header_end(raw, skip_mbox_line(raw))]
+
+
+def _hidden(head: bytes) -> bytes:
+    """Fields with `{{` in encoded words, where there is no brace."""
+    start = skip_mbox_line(head)
+    end = header_end(head, start)
+    if b"{{" not in head[start:end]:
+        return head
+    return head[:start] + _FIELD.sub(_encoded, head[start:end]) + head[end:]
 
 
 def _encoded(field: re.Match[bytes]) -> bytes:

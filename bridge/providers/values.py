@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Callable
 from typing import Any
 
-from bridge.model import Addressing, Email, Mailbox
+from bridge.mime.pieces import base64_of
+from bridge.model import Addressing, Content, Email, Mailbox, Pieces
 from bridge.providers import shapes
 from bridge.providers.display import (
     bcc_of,
@@ -49,7 +49,7 @@ def template_values(email: Email, addressing: Addressing, *, names: frozenset[st
         "header_list": lambda: [{"name": name, "value": value} for name, value in other_headers(email)],
         "attachments": lambda: [shapes.whole_attachment(a) for a in email.attachments],
         "alternatives": lambda: [{"content_type": kind, "content": text} for kind, text in email.alternatives],
-        "raw": lambda: base64.b64encode(shapes.mime(email)).decode(),
+        "raw": lambda: _text(base64_of(shapes.mime(email))),
         "tags": lambda: list(read_features(email.headers, {}).tags),
         "metadata": lambda: dict(read_features(email.headers, {}).metadata),
     }
@@ -71,6 +71,10 @@ def _forms(field: str, mailboxes: tuple[Mailbox, ...]) -> dict[str, Callable[[],
 def _object(mailbox: Mailbox) -> dict[str, str]:
     """Without an empty name: some APIs refuse one."""
     return {"email": mailbox.email} | ({"name": one_line(mailbox.name)} if mailbox.name else {})
+
+
+def _text(encoded: Content) -> str | Pieces:
+    return encoded.decode() if isinstance(encoded, bytes) else encoded
 
 
 def _as_html(text: str) -> str:

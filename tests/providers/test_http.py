@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 import structlog
 
-from bridge.model import Attachment, Email, Fault, Outcome
+from bridge.model import Attachment, Email, Fault, Outcome, Pieces
 from bridge.providers import dialing
 from bridge.providers.base import Policy
 from bridge.providers.http import transport_for
@@ -27,10 +27,40 @@ from tests.providers.scripted_http import Connection, answer, close, garbage, ha
 ACCEPTED = answer(200, {"id": "abc"})
 
 
-def big(email: Email, size: int = 24_000_000) -> Email:
-    """More than the buffers of both kernels hold."""
-    attachment = Attachment(filename="a.bin", content_type="application/pdf", encoded=b"QUJD" * (size // 4), size=size)
+class Counted(Pieces):
+    """A file made on the way: how many octets of it were asked for in all."""
+
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self.encoded), 100_000):
+            piece = self.encoded[start : start + 100_000]
+            self.asked += len(piece)
+            yield piece
+
+
+Big = Callable[..., Email]
+
+
+def with_file(email: Email, encoded: bytes | Pieces) -> Email:
+    attachment = Attachment(filename="a.bin", content_type="application/pdf", encoded=encoded, size=len(encoded))
     return replace(email, attachments=(attachment,))
+
+
+@pytest.fixture(params=["bytes", "streamed"])
+def big(request: pytest.FixtureRequest) -> Big:
+    """More than the buffers of both kernels hold, as a body that is there and as one that is made on the way."""
+
+    def make(email: Email, size: int = 24_000_000) -> Email:
+        encoded = b"QUJD" * (size // 4)
+        return with_file(email, encoded if request.param == "bytes" else Counted(encoded))
+
+    return make
 
 
 def never_sent(outcome: Outcome) -> None:
@@ -160,7 +190,9 @@ async def test_tls_with_the_operators_own_authority_works_and_is_reused(
     assert server.connections == 1
 
 
-async def test_a_big_body_arrives_whole_over_tls(serve: Serve, make: Make, email: Email, certificates: Any) -> None:
+async def test_a_big_body_arrives_whole_over_tls(
+    serve: Serve, make: Make, email: Email, certificates: Any, big: Big
+) -> None:
     server = await serve(ACCEPTED, context=certificates[0])
 
     outcome = await send(make(server.url, ca_file=certificates[1]), big(email, 3_000_000))
@@ -224,7 +256,7 @@ async def test_an_answer_that_trickles_does_not_outlive_the_deadline(serve: Serv
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_a_body_the_server_never_reads_is_never_sent(
-    serve: Serve, make: Make, email: Email, certificates: Any, secure: bool
+    serve: Serve, make: Make, email: Email, certificates: Any, secure: bool, big: Big
 ) -> None:
     async def stop_reading(connection: Connection) -> bool:
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -235,12 +267,45 @@ async def test_a_body_the_server_never_reads_is_never_sent(
     never_sent(await send(make(server.url, timeout=0.7, ca_file=certificates[1]), big(email)))
 
 
-async def test_a_server_that_accepts_and_never_reads_is_never_sent(make: Make, email: Email, deaf: str) -> None:
-    never_sent(await send(make(deaf, timeout=0.5), big(email)))
+async def test_a_server_that_accepts_and_never_reads_is_never_sent_and_gets_no_more_than_the_buffers_hold(
+    make: Make, email: Email, deaf: str
+) -> None:
+    file = Counted(b"QUJD" * 6_000_000)
+
+    never_sent(await send(make(deaf, timeout=0.5), with_file(email, file)))
+    assert 0 < file.asked < len(file) / 2
+
+
+async def test_a_file_made_on_the_way_is_made_anew_for_another_connection(
+    serve: Serve, make: Make, email: Email
+) -> None:
+    """The first is found closed when the request is about to leave."""
+    server = await serve(ACCEPTED)
+    provider = make(server.url)
+    file = Counted(b"QUJD" * 300_000)
+    await send(provider, with_file(email, file))
+    await server.hang_up_idle()
+
+    assert (await send(provider, with_file(email, file))).status == "sent"
+    assert [r.json["attachments"][0]["content"] for r in server.requests] == [file.encoded.decode()] * 2
+    assert server.connections == 2
+
+
+async def test_others_get_their_turn_while_a_large_body_leaves(serve: Serve, make: Make, email: Email) -> None:
+    server = await serve(ACCEPTED)
+    file = Counted(b"QUJD" * 300_000)
+    running = asyncio.ensure_future(send(make(server.url), with_file(email, file)))
+    seen = set()
+    while not running.done():
+        seen.add(file.asked)
+        await asyncio.sleep(0)
+
+    assert (await running).status == "sent"
+    assert len(seen) > len(file) // 100_000 / 2
 
 
 async def test_a_connection_broken_in_the_middle_of_the_body_is_never_sent(
-    serve: Serve, make: Make, email: Email
+    serve: Serve, make: Make, email: Email, big: Big
 ) -> None:
     async def read_some(connection: Connection) -> bool:
         await connection.reader.readexactly(1000)
@@ -252,7 +317,7 @@ async def test_a_connection_broken_in_the_middle_of_the_body_is_never_sent(
     never_sent(await send(make(server.url), big(email)))
 
 
-async def test_a_refusal_in_the_middle_of_the_body_is_heard(serve: Serve, make: Make, email: Email) -> None:
+async def test_a_refusal_in_the_middle_of_the_body_is_heard(serve: Serve, make: Make, email: Email, big: Big) -> None:
     async def too_large(connection: Connection) -> bool:
         await connection.reader.readuntil(b"\r\n\r\n")
         connection.writer.transport.pause_reading()  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ and refuses what that does not name, so a request that is accepted there is one 
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,8 +16,10 @@ import httpx
 import orjson
 import pytest
 
+from bridge.mime import pieces
 from bridge.mime.parse import parse
 from bridge.model import Envelope, Fault, Outcome, idempotency_key
+from bridge.providers import body
 from bridge.providers.api import ApiProvider
 from bridge.providers.base import Call, Policy
 from bridge.providers.catalogue import adapter, settings_of
@@ -100,6 +103,19 @@ class Bench:
         assert {o.status for o in outcomes.values()} == {"sent"}, outcomes
         assert len(self.mails) == before + 1
         return self.mails[-1]
+
+
+def measured(provider: ApiProvider, raw: bytes) -> tuple[httpx.Request, int]:
+    """The request for a mail to Ann, and how many octets it took at most beside the raw message to build and stream it."""
+    tracemalloc.start()
+    try:
+        email = parse(raw)
+        (call,) = provider.calls(email, SENDER, (ANN,))
+        request = provider.build_request(email, call, queue_id="Q", key="K")
+        assert sum(map(len, request.stream)) == int(request.headers["content-length"])  # type: ignore[arg-type]
+        return request, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def recipients_of(mails_received: list[Mail]) -> list[str]:
@@ -258,6 +274,23 @@ class ApiContract:
         mail = await bench.received(message)
 
         assert [a.sha256 for a in mail.attachments] == [hashlib.sha256(content).hexdigest()]
+
+    async def test_a_large_file_is_streamed_from_the_message_and_not_copied(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Read and built; then every byte is sent or hashed as `httpx.Request.stream` gives it, twice the same."""
+        found = (mails.large(megabytes) for megabytes in (8, 4, 2, 1))
+        raw = next(raw for raw in found if bench.provider.unfit(parse(raw), mails.envelope()) is None)
+
+        streamed, peak = measured(bench.provider, raw)
+        monkeypatch.setattr(pieces, "LARGE", 1 << 30)
+        monkeypatch.setattr(body, "LARGE", 1 << 30)
+        plain, plain_peak = measured(bench.provider, raw)
+
+        assert b"".join(streamed.stream) == b"".join(streamed.stream) == b"".join(plain.stream)
+        assert streamed.headers == plain.headers
+        assert peak < 1_500_000  # however large the file
+        assert plain_peak > len(raw)
 
     async def test_names_with_commas_quotes_and_umlauts_stay_one_address(self, bench: Bench) -> None:
         names = ['"Lee, Ann"', '"M\\"uller"', "=?utf-8?q?J=C3=BCrgen_Gro=C3=9F?="]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import functools
+import random
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any
@@ -61,6 +63,15 @@ def with_parts() -> EmailMessage:
     message.add_attachment(PDF, maintype="application", subtype="pdf", filename="Rechnung f\u00fcr \u00c4rger.pdf")
     message.add_attachment(b"a,b\n1,2\n", maintype="text", subtype="csv", filename="table.csv")
     return message
+
+
+@functools.cache
+def large(megabytes: int) -> bytes:
+    """With a file of so many times a million octets, and header fields that do not leave."""
+    message = build(Bcc="eve@example.org", X_Bridge_Tag="welcome")
+    content = random.Random(7).randbytes(megabytes * 1_000_000)
+    message.add_attachment(content, maintype="application", subtype="pdf", filename="scan.pdf")
+    return raw(message)
 
 
 def signed() -> bytes:
