@@ -14,6 +14,7 @@ from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.auth import Authenticator, User
+from bridge.smtp.client_certificate import certificate_names
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
 from bridge.smtp.wire import Disconnected, LineTooLong, Wire
@@ -54,10 +55,16 @@ class Conversation(Wire):
 
     commands: ClassVar[Mapping[str, Callable[[Any, str], Awaitable[None]]]] = {}
 
-    def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop, timeout=service.limits.timeout)
+    def __init__(
+        self, service: Service, *, loop: asyncio.AbstractEventLoop, client: str = "", named: bool = True
+    ) -> None:
+        """`client`: its address when it is not the connection's own. `named` False: the address is not the client's but a
+        balancer's, and gives no right to relay."""
+        super().__init__(loop=loop, timeout=service.limits.timeout, client=client)
         self.service = service
+        self.named = named
         self.user: User | None = None
+        self.certified = False  # the user is the certificate's, not AUTH's
         self._errors = 0
         self._junk = 0
         self._done = False
@@ -83,6 +90,8 @@ class Conversation(Wire):
             return
         log.debug("connection.opened", client=self.client)
         try:
+            if self.tls:
+                self._log_in_by_certificate()
             await self.send(replies.banner(self.service.hostname, self.service.policy.protocol))
             while not self._done:
                 await self._next_command()
@@ -90,6 +99,21 @@ class Conversation(Wire):
             self._reset()
             self.service.leave(self)
             log.debug("connection.closed", client=self.client, errors=self._errors)
+
+    def _log_in_by_certificate(self) -> None:
+        """TLS is up: a certificate that the client showed, and that was verified, is a login (as SASL EXTERNAL)."""
+        certificate = self.peer_certificate()
+        if not certificate:
+            return
+        names = certificate_names(certificate)
+        self.user = self.service.auth.user_of_certificate(names)
+        self.certified = self.user is not None
+        shown = names[0] if names else ""
+        if self.user:
+            facts = {"ok": True, "user": self.user.name, "certificate": shown}
+            log.info("connection.auth", client=self.client, mechanism="EXTERNAL", **facts)
+        else:
+            log.warning("connection.auth", client=self.client, mechanism="EXTERNAL", ok=False, certificate=shown)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._peer:

@@ -14,7 +14,8 @@ class ListenerPolicy:
     """One listener's rules.
 
     `name`: in the settings, for routes and the history. `allowed_networks`: who may relay without AUTH unless
-    `require_auth`; the peers of a unix socket are local.
+    `require_auth`; the peers of a unix socket are local. `proxy_networks`: whose PROXY header is believed, and no other
+    connection is taken; None where none is expected. Again the peers of a unix socket are.
     """
 
     name: str = ""
@@ -23,6 +24,7 @@ class ListenerPolicy:
     require_tls: bool = False
     require_auth: bool = False
     allowed_networks: tuple[Network, ...] = ()
+    proxy_networks: tuple[Network, ...] | None = None
     auth_mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
     auth_without_tls: bool = False
     bare_newlines: Literal["normalize", "reject"] = "normalize"
@@ -45,6 +47,7 @@ class Limits:
     max_junk_commands: int = 100
     timeout: float = 300.0
     tls_handshake_timeout: float = 30.0
+    proxy_header_timeout: float = 10.0
 
 
 def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:

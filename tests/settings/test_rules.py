@@ -244,7 +244,6 @@ def test_every_shape_and_way_to_log_in_is_accepted(folder: Folder, keys: str, se
 
 # Key: the text at its "off" value, the text at another, and the end of the line that refuses it.
 LATER = {
-    "smtp.listener.proxy_protocol": ("[smtp.listener]\nproxy_protocol = {}\n", "false", "true"),
     "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
     "spool.url": ("[spool]\nurl = {}\n", "'sqlite:////a/b.db'", "'PostgreSQL://u:p@h/d'"),
     "http.address": ("[http]\naddress = {}\n", "''", "'127.0.0.1:8025'"),

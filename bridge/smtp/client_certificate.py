@@ -1,0 +1,28 @@
+"""The names in a client's certificate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MAX_NAME = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def certificate_names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of what `ssl.SSLSocket.getpeercert` returns: its DNS names, email addresses and common names, in this order, as they
+    are written. What could be no user's name is left out."""
+    names = dict.fromkeys(
+        (*_alternative(certificate, "DNS"), *_alternative(certificate, "email"), *_common(certificate))
+    )
+    return tuple(name for name in names if 0 < len(name) <= MAX_NAME and not _CONTROL.search(name))
+
+
+def _alternative(certificate: Mapping[str, Any], kind: str) -> Iterator[str]:
+    yield from (value for name, value in certificate.get("subjectAltName", ()) if name == kind)
+
+
+def _common(certificate: Mapping[str, Any]) -> Iterator[str]:
+    for pairs in certificate.get("subject", ()):
+        yield from (value for key, value in pairs if key == "commonName")
