@@ -1,8 +1,9 @@
-"""The names in a client's certificate."""
+"""What a client's certificate says: its names, and until when."""
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ def certificate_names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
         (*_alternative(certificate, "DNS"), *_alternative(certificate, "email"), *_common(certificate))
     )
     return tuple(name for name in names if 0 < len(name) <= MAX_NAME and not _CONTROL.search(name))
+
+
+def has_expired(certificate: Mapping[str, Any], now: float) -> bool:
+    """TLS has looked at that, but not again where it resumed a session of some time ago."""
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) < now
 
 
 def _alternative(certificate: Mapping[str, Any], kind: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.auth import Authenticator, User
-from bridge.smtp.client_certificate import certificate_names
+from bridge.smtp.client_certificate import certificate_names, has_expired
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
 from bridge.smtp.wire import Disconnected, LineTooLong, Wire
@@ -47,6 +48,7 @@ class Service:
     leave: Callable[[Any], None] = lambda session: None
     check_recipient: CheckRecipient = lambda user, listener, sender, recipient: None
     rates: Rates | None = None
+    now: Callable[[], float] = time.time
     stopping: bool = False
 
 
@@ -106,7 +108,8 @@ class Conversation(Wire):
         if not certificate:
             return
         names = certificate_names(certificate)
-        self.user = self.service.auth.user_of_certificate(names)
+        if not has_expired(certificate, self.service.now()):
+            self.user = self.service.auth.user_of_certificate(names)
         self.certified = self.user is not None
         shown = names[0] if names else ""
         if self.user:

@@ -58,9 +58,6 @@ def trust_clients(context: ssl.SSLContext, client_ca: Path) -> None:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
         raise CertificateError(f"{client_ca}: {reason or 'no certificates of authorities'}") from error
     context.verify_mode = ssl.CERT_OPTIONAL
-    # A resumed session is not verified again: a certificate that has expired since would still be a login.
-    context.options |= ssl.OP_NO_TICKET
-    context.num_tickets = 0
 
 
 def _check_readable(path: Path) -> None:
