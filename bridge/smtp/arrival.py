@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from bridge.smtp.conversation import Service
-from bridge.smtp.policy import is_allowed
+from bridge.smtp.policy import client_of, is_allowed
 from bridge.smtp.proxy import ProxyError, ProxyHeader, parse_proxy_header
 from bridge.smtp.session import Session
 from bridge.smtp.tls import handshake_fault
@@ -67,7 +67,7 @@ class Arrivals:
                 self._pause = self._loop.call_later(PAUSE_S, self.start)
                 return
             sock.setblocking(False)
-            self._begin(sock, str(peer[0]) if isinstance(peer, tuple) else "unix")
+            self._begin(sock, client_of(peer))
 
     def _begin(self, sock: socket.socket, peer: str) -> None:
         if len(self._tasks) >= self._service.limits.max_connections:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -48,6 +48,15 @@ class Limits:
     timeout: float = 300.0
     tls_handshake_timeout: float = 30.0
     proxy_header_timeout: float = 10.0
+
+
+def client_of(peername: Any) -> str:
+    """The client's address from a socket's peer name; "unix" for one of a unix socket. An IPv4 client of a dual-stack socket
+    (systemd's) is ::ffff:192.0.2.1 there, and 192.0.2.1 everywhere here."""
+    if not isinstance(peername, tuple):
+        return "unix"
+    address = str(peername[0])
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:

@@ -17,6 +17,7 @@ from aiosmtpd.smtp import Session as AiosmtpdSession
 
 from bridge.reply import Reply
 from bridge.smtp import replies
+from bridge.smtp.policy import client_of
 from bridge.smtp.tls import handshake_fault
 
 MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, CRLF included
@@ -71,7 +72,7 @@ class Wire(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self.client = self.client or (str(peer[0]) if isinstance(peer, tuple) else "unix")
+        self.client = self.client or client_of(peer)
         self.tls = transport.get_extra_info("ssl_object") is not None
         super().connection_made(transport)
 

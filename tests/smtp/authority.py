@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.smtp.raw import trusting
 
@@ -31,8 +31,15 @@ class Authority:
         self.ca_file = directory / "ca.pem"
         self.ca_file.write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(PEM))
 
-    def issue(self, common: str, *sans: x509.GeneralName, until: datetime.datetime = NOW + DAY, file: str = "") -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(
+        self,
+        common: str,
+        *sans: x509.GeneralName,
+        until: datetime.datetime = NOW + DAY,
+        file: str = "",
+        with_rsa: bool = False,
+    ) -> Path:
+        key = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_name(common), self._name, key, until)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
@@ -43,7 +50,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, until: datetime.datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, until: datetime.datetime
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     return (
