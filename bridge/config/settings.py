@@ -406,6 +406,7 @@ class Settings(Section, BaseSettings):
         for index, listener in enumerate(self.smtp.listener):
             key = f"smtp.listener.{index}"
             if listener.require_auth and not anybody and not listener.client_ca_file:
-                yield f"{key}.require_auth", "is true, but there is no [[user]]: nobody could log in"
+                nobody = "no [[user]] has a password" if self.user else "there is no [[user]]"
+                yield f"{key}.require_auth", f"is true, but {nobody}: nobody could log in"
             if "CRAM-MD5" in listener.auth_mechanisms and not with_password:
                 yield f"{key}.auth_mechanisms", "CRAM-MD5 needs a user with 'password' (not 'password_hash')"

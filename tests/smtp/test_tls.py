@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.smtp.tls import CertificateError, make_context, self_signed
+from tests.delivery.conftest import every_line
 from tests.smtp.authority import Authority
 from tests.smtp.raw import CAPTURE, WHOLE, Raw, clients_end, trusting
 
@@ -266,6 +267,17 @@ async def test_a_client_that_closes_inside_tls_ends_its_session(start_daemon: An
         while daemon.connections.sessions:
             await asyncio.sleep(0.01)
     assert len(await daemon.spool.list_messages()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_old_versions_of_tls_are_warned_of_at_start(start_daemon: Any, tmp_path: Path) -> None:
+    with every_line() as lines:
+        await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM="1.1")
+        await start_daemon(**CAPTURE, STATE_DIRECTORY=str(tmp_path / "other"))
+
+    (line,) = [line for line in lines if line["event"] == "daemon.warning"]
+    assert line["log_level"] == "warning"
+    assert 'tls_minimum = "1.1" allows' in line["text"]
 
 
 # --- the certificate
