@@ -66,6 +66,29 @@ async def test_a_listener_that_pauses_may_be_closed(start_daemon: Any) -> None:
     await daemon.stop()
 
 
+async def test_connections_that_come_to_nothing_leave_nothing(start_daemon: Any) -> None:
+    daemon = await start_daemon(config=CONFIG.replace("client = 2", "client = 100"))
+    port = daemon.listeners[0].port
+    (arrivals,) = daemon.listeners[0]._servers
+    await Raw.greeted(port, tls=trusting())
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(3):
+        for sent in (b"NOOP\r\n", b"\x16\x03\x01\x02\x00" + b"x" * 600, b"\x16"):
+            raw = await Raw.connect(port)
+            raw.send(sent)
+            if len(sent) == 1:
+                raw.reset()
+            with contextlib.suppress(ConnectionError):
+                await asyncio.wait_for(raw.reader.read(), 5)
+            raw.close()
+    async with asyncio.timeout(5):
+        while arrivals._tasks or len(os.listdir("/proc/self/fd")) > before:
+            await asyncio.sleep(0.01)
+
+    assert not arrivals._by_client
+
+
 async def test_handshakes_that_do_not_end_are_counted_by_client(start_daemon: Any) -> None:
     daemon = await start_daemon(config=CONFIG)
     port = daemon.listeners[0].port
