@@ -112,6 +112,9 @@ class Arrivals:
                 return await read_proxy_header(sock)
         except TimeoutError:
             why = "no PROXY header in time"
+        except ConnectionError:  # a look whether the port is open, every few seconds
+            log.debug("connection.closed", client=peer)
+            return None
         except (ProxyError, OSError) as error:
             why = f"PROXY header: {error}"
         log.warning("connection.refused", client=peer, text=why)
@@ -136,12 +139,15 @@ class Arrivals:
 
 
 async def read_proxy_header(sock: socket.socket) -> ProxyHeader:
-    """Take the header from a non-blocking socket, and not one octet more. Raises ProxyError, OSError."""
+    """Take the header from a non-blocking socket, and not one octet more.
+
+    Raises ProxyError, OSError; ConnectionError when nothing came before the end.
+    """
     data = b""
     while True:
         seen = await _peek(sock)
         if not seen:
-            raise ProxyError("closed before it was complete")
+            raise ProxyError("closed before it was complete") if data else ConnectionAbortedError
         header = parse_proxy_header(data + seen)
         # As long as it is not complete, everything that has come belongs to it.
         taken = len(seen) if header is None else header.size - len(data)

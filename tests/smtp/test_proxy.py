@@ -232,7 +232,7 @@ def test_an_end_before_the_header_is_an_error(sent: bytes, loop_kind: str) -> No
         with pair() as (ours, theirs):
             theirs.sendall(sent)
             theirs.shutdown(socket.SHUT_WR)
-            with pytest.raises(ProxyError):
+            with pytest.raises(ProxyError if sent else ConnectionError):
                 await asyncio.wait_for(read_proxy_header(ours), 5)
 
     on(loop_kind, read())
@@ -442,6 +442,19 @@ async def test_a_balancer_that_brings_no_header_is_logged_without_its_words(
 
     assert [line["text"] for line in lines if line["event"] == "connection.refused"] == [text]
     await greeted(daemon.listeners[0].port, v1("192.0.2.7"))
+
+
+async def test_a_look_whether_the_port_is_open_is_no_warning(start_daemon: Any) -> None:
+    daemon = await start_daemon(config=LISTENER + CAPTURE)
+
+    with every_line() as lines:
+        for end in (Raw.close, Raw.reset):
+            end(await Raw.connect(daemon.listeners[0].port))
+            lines.clear()
+            async with asyncio.timeout(5):
+                while not lines:
+                    await asyncio.sleep(0.005)
+            assert [(line["event"], line["log_level"]) for line in lines] == [("connection.closed", "debug")]
 
 
 async def test_silent_connections_are_bounded_and_end_with_the_daemon(start_daemon: Any) -> None:

@@ -147,7 +147,10 @@ async def test_versions_of_tls_below_the_minimum_are_refused_and_those_from_it_o
     mode: str, minimum: str, start_daemon: Any, tmp_path: Path
 ) -> None:
     daemon = await start_daemon(
-        **CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__TLS=mode, SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM=minimum
+        **CAPTURE,
+        SMTP_BRIDGE_SMTP__LISTENER__TLS=mode,
+        SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM=minimum,
+        SMTP_BRIDGE_TLS__CERT_FILE=str(Authority(tmp_path / "ca").issue("bridge.example")),
     )
     port = daemon.listeners[0].port
 
@@ -176,7 +179,7 @@ async def test_versions_of_tls_below_the_minimum_are_refused_and_those_from_it_o
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("minimum", VERSIONS)
 def test_no_cipher_is_offered_that_hides_nothing_or_that_anybody_can_answer_for(minimum: str, tmp_path: Path) -> None:
-    context = make_context(*self_signed(tmp_path, "bridge.example"), minimum=minimum)
+    context = make_context(Authority(tmp_path / "ca").issue("bridge.example"), None, minimum=minimum)
     found = context.get_ciphers()
 
     assert found
