@@ -11,10 +11,8 @@ import functools
 import os
 import secrets
 import signal
-import ssl
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +22,7 @@ from bridge.budget import MemoryBudget
 from bridge.clock import Clock, SystemClock
 from bridge.config.load import SettingsError
 from bridge.config.settings import Settings
+from bridge.config.warnings import warnings
 from bridge.content import Contents
 from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
@@ -42,7 +41,8 @@ from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
 from bridge.smtp.logins import Logins
-from bridge.smtp.tls import make_context, self_signed
+from bridge.smtp.tls import CertificateError
+from bridge.smtp.tls_files import Contexts
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
@@ -73,6 +73,7 @@ class Daemon:
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.listeners: list[Listener] = []
         self.services: list[Service] = []
+        self.contexts = Contexts()
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self.background: set[asyncio.Task[None]] = set()
@@ -114,6 +115,8 @@ class Daemon:
             pid=os.getpid(),
             settings=settings.source or ("none" if settings.implicit_capture else "environment"),
         )
+        for text in warnings(settings):
+            log.warning("daemon.warning", text=text)
         async with contextlib.AsyncExitStack() as opened:
             await self._open(opened)
             self._close = opened.pop_all()
@@ -221,21 +224,15 @@ class Daemon:
                 begin=contents.begin,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),
                 rates=rates,
-                tls_context=self._tls_context(listener.tls_minimum) if listener.tls != "none" else None,
                 admit=self.connections.admit,
                 leave=self.connections.leave,
             )
+            if files := smtp_wiring.tls_files(settings, index):
+                self.contexts.add(service, files)
             bound = Listener(str(listener.address), service)
             self.listeners.append(bound)
             self.services.append(service)
             bound.bind()
-
-    def _tls_context(self, minimum: str) -> ssl.SSLContext:
-        tls = self.settings.tls
-        if tls.cert_file:
-            return make_context(Path(tls.cert_file), Path(tls.key_file) if tls.key_file else None, minimum=minimum)
-        certificate, key = self_signed(self.settings.state_directory, self.settings.hostname)
-        return make_context(certificate, key, minimum=minimum)
 
     async def _open_spool(self) -> SqliteSpool:
         spool = self.settings.spool
@@ -312,6 +309,7 @@ class Daemon:
             standing=self.standing,
             clock=clock,
             dedupe_window=settings.relay.dedupe_window,
+            renew=self.contexts.renew,
         )
 
     def listen_to(self, dispatchers: Iterable[Dispatcher]) -> None:
@@ -343,13 +341,13 @@ class Daemon:
             except SettingsError as error:
                 for problem in error.problems:
                     log.error("daemon.reload_refused", text=str(problem))
-            except (ProviderError, SpoolError, SpoolFull) as error:
+            except (ProviderError, CertificateError, SpoolError, SpoolFull) as error:
                 log.error("daemon.reload_refused", text=str(error))
             except Exception:
                 log.exception("daemon.reload_failed")
 
     async def reload(self, settings: Settings) -> None:
-        """See `wiring.reload`. Raises ProviderError, and then nothing has changed."""
+        """See `wiring.reload`. Raises ProviderError and CertificateError, and then nothing has changed."""
         await reload(self, settings)
 
     async def _close_providers(self) -> None:

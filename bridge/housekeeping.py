@@ -1,8 +1,11 @@
-"""What the daemon does beside the mail, at intervals: ends what is too old, prunes, looks for alerts, notes where it stands."""
+"""What the daemon does beside the mail, at intervals: ends what is too old, prunes, takes new certificates, looks
+for alerts, notes where it stands.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -20,6 +23,7 @@ log: Any = structlog.get_logger()
 STANDING_EVERY_S = 2.0
 ALERTS_EVERY_S = 10.0
 HOUSE_EVERY_S = 60.0
+RENEW_EVERY_S = 60.0
 PRUNE_BATCH = 500
 EXPIRE_BATCH = 500
 
@@ -36,7 +40,9 @@ class Housekeeping:
         standing: Standing,
         clock: Clock,
         dedupe_window: float,
+        renew: Callable[[], Awaitable[None]],
     ) -> None:
+        """`renew`: takes certificates whose files have changed."""
         self._spool = spool
         self._runner = runner
         self._recorder = recorder
@@ -45,11 +51,17 @@ class Housekeeping:
         self._standing = standing
         self._clock = clock
         self.dedupe_window = dedupe_window
+        self._renew = renew
 
     async def run(self) -> None:
         never = asyncio.Event()
-        due = {self.house: 0.0, self.look: 0.0, self.stand: 0.0}
-        every = {self.house: HOUSE_EVERY_S, self.look: ALERTS_EVERY_S, self.stand: STANDING_EVERY_S}
+        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0}
+        every = {
+            self.house: HOUSE_EVERY_S,
+            self.renew: RENEW_EVERY_S,
+            self.look: ALERTS_EVERY_S,
+            self.stand: STANDING_EVERY_S,
+        }
         while True:
             for work, at in due.items():
                 if self._clock.now() >= at:
@@ -76,6 +88,9 @@ class Housekeeping:
             pass
         while await self._spool.forget(seen_before=now - self.dedupe_window, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
+
+    async def renew(self) -> None:
+        await self._renew()
 
     async def look(self) -> None:
         blocked = {one.provider.name: one.breaker.reason for one in self._dispatchers.all if one.breaker.blocked}

@@ -12,7 +12,7 @@ import typer
 
 from bridge import __version__
 from bridge.cli import queue, suppress
-from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit
+from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit, warn
 from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE
 from bridge.config.settings import Settings
 
@@ -104,9 +104,12 @@ def check(
 ) -> None:
     """Print what the settings come to, secrets masked; or a line for each mistake, and exit status 78."""
     from bridge.config.show import masked
+    from bridge.config.warnings import warnings
 
     settings = settings_or_exit(config)
     check_certificate(settings)
+    for text in warnings(settings):
+        warn(f"warning: {text}")
     if online:
         from bridge.cli.online import check_online
 
@@ -126,13 +129,17 @@ def check(
 
 def check_certificate(settings: Settings) -> None:
     """As the daemon will load it."""
-    from bridge.smtp.tls import CertificateError, make_context
+    import ssl
+
+    from bridge.smtp.tls import CertificateError, make_context, trust_clients
 
     tls = settings.tls
-    if not tls.cert_file:
-        return
     try:
-        make_context(Path(tls.cert_file), Path(tls.key_file) if tls.key_file else None, minimum="1.2")
+        if tls.cert_file:
+            make_context(Path(tls.cert_file), Path(tls.key_file) if tls.key_file else None, minimum="1.2")
+        for listener in settings.smtp.listener:
+            if listener.client_ca_file:
+                trust_clients(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Path(listener.client_ca_file))
     except CertificateError as error:
         fail(f"certificate: {error}", EX_CONFIG)
 

@@ -21,7 +21,6 @@ def _is_local_file(url: Any) -> bool:
 
 
 PENDING: dict[str, Row] = {
-    "smtp.listener.proxy_protocol": _leave(False, "false"),
     "provider.auth": (
         lambda auth: auth not in ("hmac", "oauth2"),
         'hmac and oauth2 are not available yet in this version; use "bearer", "basic", "header" or "none"',

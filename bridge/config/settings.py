@@ -396,9 +396,17 @@ class Settings(Section, BaseSettings):
 
     def _login_problems(self) -> Iterator[Problem]:
         with_password = any(user.password.get_secret_value() for user in self.user)
+        certified = any(listener.client_ca_file for listener in self.smtp.listener)
+        for index, user in enumerate(self.user):
+            if user.certificate and not certified:
+                yield f"user.{index}.certificate", "is given, but no listener has 'client_ca_file': none is asked for"
+        for index, name in repeated(user.certificate.lower() for user in self.user):
+            yield f"user.{index}.certificate", f"the certificate '{name}' is there twice"
+        anybody = any(user.has_password for user in self.user)
         for index, listener in enumerate(self.smtp.listener):
             key = f"smtp.listener.{index}"
-            if listener.require_auth and not self.user:
-                yield f"{key}.require_auth", "is true, but there is no [[user]]: nobody could log in"
+            if listener.require_auth and not anybody and not listener.client_ca_file:
+                nobody = "no [[user]] has a password" if self.user else "there is no [[user]]"
+                yield f"{key}.require_auth", f"is true, but {nobody}: nobody could log in"
             if "CRAM-MD5" in listener.auth_mechanisms and not with_password:
                 yield f"{key}.auth_mechanisms", "CRAM-MD5 needs a user with 'password' (not 'password_hash')"

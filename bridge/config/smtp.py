@@ -77,15 +77,32 @@ class Listener(Section):
     tls_minimum: Literal["1.0", "1.1", "1.2", "1.3"] = Field(
         default="1.2", description="The oldest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices."
     )
-    proxy_protocol: bool = Field(default=False, description="Expect the PROXY protocol from a load balancer.")
+    client_ca_file: ExistingFile = Field(
+        default="",
+        description="The authorities (PEM) whose client certificates are a login, as that of the [[user]] with this "
+        "`certificate`. Where no user has one, any certificate of theirs is: name your own authority, never a public one. "
+        "Empty: none is asked for.",
+    )
+    proxy_protocol: bool = Field(
+        default=False,
+        description="Every connection begins with a PROXY header (version 1 or 2), and the client is the one it names.",
+    )
+    proxy_networks: Annotated[tuple[AnyNetwork, ...], List] = Field(
+        default=(),
+        description="The load balancers, whose header is believed; others cannot connect. Needed with proxy_protocol = true, "
+        "but for a unix socket, where whoever may connect is believed.",
+    )
 
     def problems(self) -> Iterator[Problem]:
         yield from self._relay_problems()
+        yield from self._proxy_problems()
+        if self.tls == "none" and self.client_ca_file:
+            yield "client_ca_file", 'is given, but tls = "none": no client could show a certificate'
         if self.tls == "none" and self.require_tls:
             yield "require_tls", 'is true, but tls = "none": no mail could ever come in'
         if self.tls == "none" and self.require_auth and not self.auth_without_tls:
             yield "require_auth", 'is true, but tls = "none" and auth_without_tls = false: nobody could log in'
-        if self.require_auth and not self.auth_mechanisms:
+        if self.require_auth and not self.auth_mechanisms and not self.client_ca_file:
             yield "auth_mechanisms", "is empty, but require_auth = true: nobody could log in"
         if self.protocol == "lmtp" and self.address.kind == "tcp" and self.address.port == 25:
             yield "address", "LMTP may not be spoken on port 25 (RFC 2033 5)"
@@ -100,6 +117,17 @@ class Listener(Section):
             yield (
                 "allowed_networks",
                 f"{what} with require_auth = false is an open relay; name your own networks, or set require_auth = true",
+            )
+
+    def _proxy_problems(self) -> Iterator[Problem]:
+        if self.proxy_networks and not self.proxy_protocol:
+            yield "proxy_networks", "is given, but proxy_protocol = false: no header is looked for"
+        if self.proxy_protocol and not self.proxy_networks and self.address.kind != "unix":
+            yield "proxy_networks", "is empty, but proxy_protocol = true: nobody could connect; name the load balancers"
+        for network in filter(is_too_wide, self.proxy_networks):
+            yield (
+                "proxy_networks",
+                f"{network}: whoever is in it may claim any client's address; name the load balancers",
             )
 
 
@@ -226,6 +254,12 @@ def _check_user_name(name: str) -> str:
     return name
 
 
+def _check_certificate_name(name: str) -> str:
+    if len(name) > 255 or re.search(r"[\x00-\x1f\x7f]", name):
+        raise ValueError("a certificate's name is at most 255 characters without control characters")
+    return name
+
+
 class User(Section):
     table: ClassVar[str] = "user"
 
@@ -236,6 +270,11 @@ class User(Section):
         default=SecretStr(""), description="The password's argon2 hash, made by `smtp-bridge hash-password`."
     )
     password: Secret = Field(default=SecretStr(""), description="The plain password instead, which CRAM-MD5 needs.")
+    certificate: Annotated[str, AfterValidator(_check_certificate_name)] = Field(
+        default="",
+        description="The name (DNS name, email address or common name) in this user's client certificate, see "
+        "`smtp.listener.client_ca_file`; a user with one needs no password.",
+    )
     senders: Annotated[TextList, AfterValidator(check_patterns)] = Field(
         default=("*",), description='Who this user may send as, as in "*@example.com".'
     )
@@ -243,9 +282,16 @@ class User(Section):
         default=None, description='Messages per period, as in "100/h"; beyond it 451 4.7.1. Empty: no limit.'
     )
 
+    @property
+    def has_password(self) -> bool:
+        return bool(self.password_hash.get_secret_value() or self.password.get_secret_value())
+
     def problems(self) -> Iterator[Problem]:
         given = bool(self.password_hash.get_secret_value()), bool(self.password.get_secret_value())
-        if given == (False, False):
-            yield "password_hash", "is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs)"
+        if given == (False, False) and not self.certificate:
+            yield (
+                "password_hash",
+                "is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs; or 'certificate')",
+            )
         if given == (True, True):
             yield "password", "give either 'password_hash' or 'password'"

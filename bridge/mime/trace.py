@@ -14,7 +14,8 @@ from bridge.model import Origin
 
 _RECEIVED = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _NOT_A_TOKEN = re.compile(r"[^A-Za-z0-9.:_\[\]+-]+")
-_NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=+-]+")
+_NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=+()-]+")
+_PARENTHESES = re.compile(r"[^()]*+(?:\([^()]*+\)[^()]*+)*+")  # in pairs, one level deep
 _NOT_AN_ADDRESS = re.compile(r"[^!-~]|[<>()\\]")
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -70,6 +71,8 @@ def received_field(
 ) -> str:
     """RFC 5321 4.4, folded, without the last line break. `recipient` only when there is one: more would show a Bcc."""
     secured = _NOT_IN_COMMENT.sub("", tls or origin.tls)[:120]
+    if not _PARENTHESES.fullmatch(secured):
+        secured = secured.replace("(", "").replace(")", "")
     secured = f"\r\n\t(using {secured})" if secured else ""
     sent_to = _NOT_AN_ADDRESS.sub("", recipient) if recipient.isascii() else ""
     receiver = f" for <{sent_to[:320]}>" if sent_to else ""

@@ -14,7 +14,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -36,7 +36,8 @@ def hash_password(password: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """`password_hash` is an argon2 hash; `password` is the plain one, which CRAM-MD5 needs; one of the two.
+    """`password_hash` is an argon2 hash; `password` is the plain one, which CRAM-MD5 needs; at most one of the two.
+    `certificate`: the name that a client certificate of this user carries.
 
     `senders`: patterns of addresses this user may send as, `*` for any run of characters.
     """
@@ -44,6 +45,7 @@ class User:
     name: str
     password_hash: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    certificate: str = ""
     senders: tuple[str, ...] = ("*",)
 
     def may_send_as(self, address: str) -> bool:
@@ -59,7 +61,7 @@ class Authenticator:
     """Checks names and passwords. A wrong name takes as long as a wrong password."""
 
     def __init__(self, users: Iterable[User], *, cache_s: float) -> None:
-        self._users = {user.name: user for user in users}
+        self._take(users)
         self._cache_s = cache_s
         self._key = secrets.token_bytes(32)
         self._good: dict[bytes, float] = {}
@@ -69,11 +71,30 @@ class Authenticator:
 
     def replace(self, users: Iterable[User]) -> None:
         """From now on these may log in; whoever is logged in stays so."""
-        self._users = {user.name: user for user in users}
+        self._take(users)
         self._good.clear()
 
+    def _take(self, users: Iterable[User]) -> None:
+        self._users = {user.name: user for user in users}
+        self._certified = {u.certificate.lower(): u for u in self._users.values() if u.certificate}
+        self._with_password = any(user.password_hash or user.password for user in self._users.values())
+
     def __bool__(self) -> bool:
-        return bool(self._users)
+        """Whether anybody could log in with a password."""
+        return self._with_password
+
+    def user_of_certificate(self, names: Sequence[str]) -> User | None:
+        """Who has a certificate that carries these names, and that TLS has verified.
+
+        Where no user names a certificate, every one counts, as a user of its first name; but never as one that there is, who
+        has a password instead.
+        """
+        for name in names:
+            if user := self._certified.get(name.lower()):
+                return user
+        if self._certified or not names or names[0].lower() in {name.lower() for name in self._users}:
+            return None
+        return User(name=names[0])
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

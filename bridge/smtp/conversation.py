@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
 from bridge.smtp.auth import User
+from bridge.smtp.client_certificate import certificate_names, has_expired
 from bridge.smtp.logins import Logins
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
@@ -55,6 +57,7 @@ class Service:
     leave: Callable[[Any], None] = lambda session: None
     check_recipient: CheckRecipient = lambda user, listener, sender, recipient: None
     rates: Rates | None = None
+    now: Callable[[], float] = time.time
     stopping: bool = False
 
 
@@ -63,10 +66,17 @@ class Conversation(Wire):
 
     commands: ClassVar[Mapping[str, Callable[[Any, str], Awaitable[None]]]] = {}
 
-    def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop, timeout=service.limits.timeout, min_data_rate=service.limits.min_data_rate)
+    def __init__(
+        self, service: Service, *, loop: asyncio.AbstractEventLoop, client: str = "", named: bool = True
+    ) -> None:
+        """`client`: its address when it is not the connection's own. `named` False: the address is not the client's but a
+        balancer's, and gives no right to relay."""
+        limits = service.limits
+        super().__init__(loop=loop, timeout=limits.timeout, min_data_rate=limits.min_data_rate, client=client)
         self.service = service
+        self.named = named
         self.user: User | None = None
+        self.certified = False  # the user is the certificate's, not AUTH's
         self._errors = 0
         self._junk = 0
         self._unknown = 0
@@ -95,6 +105,8 @@ class Conversation(Wire):
             return
         log.debug("connection.opened", client=self.client)
         try:
+            if self.tls:
+                self._log_in_by_certificate()
             await self.send(replies.banner(self.service.hostname, self.service.policy.protocol))
             while not self._done:
                 await self._next_command()
@@ -102,6 +114,22 @@ class Conversation(Wire):
             self._reset()
             self.service.leave(self)
             log.debug("connection.closed", client=self.client, errors=self._errors)
+
+    def _log_in_by_certificate(self) -> None:
+        """TLS is up: a certificate that the client showed, and that was verified, is a login (as SASL EXTERNAL)."""
+        certificate = self.peer_certificate()
+        if not certificate:
+            return
+        names = certificate_names(certificate)
+        if not has_expired(certificate, self.service.now()):
+            self.user = self.service.logins.auth.user_of_certificate(names)
+        self.certified = self.user is not None
+        shown = names[0] if names else ""
+        if self.user:
+            facts = {"ok": True, "user": self.user.name, "certificate": shown}
+            log.info("connection.auth", client=self.client, mechanism="EXTERNAL", **facts)
+        else:
+            log.warning("connection.auth", client=self.client, mechanism="EXTERNAL", ok=False, certificate=shown)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._peer:

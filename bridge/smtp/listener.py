@@ -17,6 +17,7 @@ from typing import Any
 
 from bridge.reply import Reply
 from bridge.smtp import replies
+from bridge.smtp.arrival import Arrivals
 from bridge.smtp.conversation import Service
 from bridge.smtp.policy import Limits
 from bridge.smtp.rates import network_of
@@ -64,7 +65,7 @@ class Listener:
         self.address = address
         self.service = service
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Arrivals] = []
         self._made: tuple[int, int] | None = None
 
     def bind(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -84,24 +85,25 @@ class Listener:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        implicit = self.service.tls_context if self.service.policy.tls == "implicit" else None
-        handshake = self.service.limits.tls_handshake_timeout if implicit else None
+        policy = self.service.policy
         for sock in self._sockets:
+            if policy.tls == "implicit" or policy.proxy_networks is not None:
+                arrivals = Arrivals(sock, self.service)
+                arrivals.start()
+                self._servers.append(arrivals)
+                continue
             make = lambda: Session(self.service, loop=loop)  # noqa: E731
             if sock.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(
-                    make, sock=sock, ssl=implicit, ssl_handshake_timeout=handshake, backlog=BACKLOG
-                )
+                server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
             else:
-                server = await loop.create_server(
-                    make, sock=sock, ssl=implicit, ssl_handshake_timeout=handshake, backlog=BACKLOG
-                )
+                server = await loop.create_server(make, sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 
     def close(self) -> None:
         """Stop accepting; open sessions go on."""
         for server in self._servers:
             server.close()
+        self._servers.clear()
         for sock in self._sockets:
             sock.close()
         path = unix_path(self.address)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -14,7 +14,8 @@ class ListenerPolicy:
     """One listener's rules.
 
     `name`: in the settings, for routes and the history. `allowed_networks`: who may relay without AUTH unless
-    `require_auth`; the peers of a unix socket are local.
+    `require_auth`; the peers of a unix socket are local. `proxy_networks`: whose PROXY header is believed, and no other
+    connection is taken; None where none is expected. Again the peers of a unix socket are.
     """
 
     name: str = ""
@@ -23,6 +24,7 @@ class ListenerPolicy:
     require_tls: bool = False
     require_auth: bool = False
     allowed_networks: tuple[Network, ...] = ()
+    proxy_networks: tuple[Network, ...] | None = None
     auth_mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
     auth_without_tls: bool = False
     bare_newlines: Literal["normalize", "reject"] = "normalize"
@@ -49,6 +51,16 @@ class Limits:
     timeout: float = 300.0
     min_data_rate: float = 0.0  # octets per second
     tls_handshake_timeout: float = 30.0
+    proxy_header_timeout: float = 10.0
+
+
+def client_of(peername: Any) -> str:
+    """The client's address from a socket's peer name; "unix" for one of a unix socket. An IPv4 client of a dual-stack socket
+    (systemd's) is ::ffff:192.0.2.1 there, and 192.0.2.1 everywhere here."""
+    if not isinstance(peername, tuple):
+        return "unix"
+    address = str(peername[0])
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:

@@ -35,8 +35,10 @@ NOWHERE = _Nowhere()
 class Session(Conversation):
     """The commands of one client, and the transaction it is in."""
 
-    def __init__(self, service: Service, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(service, loop=loop)
+    def __init__(
+        self, service: Service, *, loop: asyncio.AbstractEventLoop, client: str = "", named: bool = True
+    ) -> None:
+        super().__init__(service, loop=loop, client=client, named=named)
         self.helo = ""
         self.extended = False
         self._allowed: bool | None = None
@@ -156,12 +158,13 @@ class Session(Conversation):
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
         if not await self.upgrade(context, timeout=self.service.limits.tls_handshake_timeout):
-            log.info("connection.tls_failed", client=self.client)
+            log.info("connection.tls_failed", client=self.client, error=self.tls_fault)
             self._done = True
             return
         # RFC 3207 4.2: what was said before counts no more.
         self.helo, self.extended, self.user = "", False, None
         self._reset()
+        self._log_in_by_certificate()
 
     async def smtp_AUTH(self, argument: str) -> None:
         if refusal := self._auth_refusal(argument):
@@ -180,6 +183,7 @@ class Session(Conversation):
             self._log_refused(refused.reply)
             await self._refuse_auth(refused.reply)
             return
+        self.certified = False
         log.info("connection.auth", client=self.client, ok=True, user=self.user.name, mechanism=mechanism.upper())
         await self.send(replies.AUTHENTICATED)
 
@@ -209,7 +213,7 @@ class Session(Conversation):
             return replies.AUTH_NEEDS_TLS
         if not self.extended:
             return replies.NEED_EHLO
-        if self.user:
+        if self.user and not self.certified:  # AUTH may name another user than the certificate did
             return replies.ALREADY_AUTHENTICATED
         if self.in_transaction:
             return replies.BAD_SEQUENCE
@@ -277,7 +281,7 @@ class Session(Conversation):
         if self.user:
             return True
         if self._allowed is None:
-            self._allowed = self.service.policy.may_relay(self.client, authenticated=False)
+            self._allowed = self.named and self.service.policy.may_relay(self.client, authenticated=False)
         return self._allowed
 
     async def smtp_RCPT(self, argument: str) -> None:

@@ -26,7 +26,7 @@ class Crowded(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """The attempts of one client, or for one name: one at a time."""
+    """The attempts of one client, or for one name, or of one who is known: one at a time."""
 
     failures: int = 0
     last: float = _LONG_AGO  # when the last failure was told
@@ -53,7 +53,8 @@ class Throttle:
     `delay_s` after the first failure, doubled by each further one up to `maximum_s`; `forget_s` after the last failure all
     is forgotten. `clock` is monotonic. Clients are networks, see `rates.network_of`.
 
-    Who has logged in from a network is not held up there by what others do to his name elsewhere.
+    Who has logged in from a network waits there for his own failures alone: neither for what others do to his name elsewhere,
+    nor for a neighbour with an old password (behind one gateway, or on this machine, all are one client).
     """
 
     def __init__(self, *, delay_s: float, maximum_s: float, forget_s: float, clock: Callable[[], float]) -> None:
@@ -63,21 +64,27 @@ class Throttle:
         self._clock = clock
         self._clients: OrderedDict[str, _Line] = OrderedDict()  # silent longest first
         self._names: OrderedDict[int, _Line] = OrderedDict()
+        self._pairs: OrderedDict[tuple[str, int], _Line] = OrderedDict()  # of those who are welcome
         self._welcome: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def is_free(self, name: str, client: str) -> bool:
         """Whether nobody has failed lately or is being checked who could hold this one up."""
-        return client not in self._clients and (
-            not self._names or hash(name) not in self._names or (client, hash(name)) in self._welcome
-        )
+        if not (self._clients or self._names or self._pairs):
+            return True
+        key = hash(name)
+        if (client, key) in self._welcome:
+            return (client, key) not in self._pairs
+        return client not in self._clients and key not in self._names
 
     def enter(self, name: str, client: str, *, patience_s: float, changed: Callable[[], None]) -> Attempt:
         """`patience_s`: how long this client can wait at all."""
         now, key = self._clock(), hash(name)  # a name may be long
-        lines = [_line(self._clients, client, now - self._forget_s)]
-        if (client, key) not in self._welcome:
-            lines.append(_line(self._names, key, now - self._forget_s))
-        attempt = Attempt(key, client, tuple(lines), now + min(patience_s, self._maximum_s), changed)
+        lines: tuple[_Line, ...]
+        if (client, key) in self._welcome:
+            lines = (_line(self._pairs, (client, key), now - self._forget_s),)
+        else:
+            lines = self._both(client, key, now)
+        attempt = Attempt(key, client, lines, now + min(patience_s, self._maximum_s), changed)
         for line in lines:
             line.waiting[attempt] = None
         return attempt
@@ -110,6 +117,7 @@ class Throttle:
                     other.changed()
         self._tidy(self._clients, attempt.client)
         self._tidy(self._names, attempt.name)
+        self._tidy(self._pairs, (attempt.client, attempt.name))
 
     def welcome(self, name: str, client: str) -> None:
         """This user has logged in from there."""
@@ -134,13 +142,12 @@ class Throttle:
         return soonest > attempt.deadline
 
     def _count(self, attempt: Attempt) -> None:
+        """Against the client and the name, also of one who does not wait for them himself."""
         now = self._clock()
-        client = attempt.lines[0]
+        client, name = attempt.lines if attempt.lines[1:] else self._both(attempt.client, attempt.name, now)
         _touch(self._clients, attempt.client, client)
-        # Also of one who does not wait for it himself.
-        name = attempt.lines[1] if attempt.lines[1:] else _line(self._names, attempt.name, now - self._forget_s)
         _touch(self._names, attempt.name, name)
-        for line in (client, name):
+        for line in {client: None, name: None, **dict.fromkeys(attempt.lines)}:
             line.failures += 1
             line.last = now
         if attempt.name in client.names or len(client.names) < MAX_NAMES:
@@ -149,11 +156,17 @@ class Throttle:
     def _take_back(self, attempt: Attempt) -> None:
         """Only what this user failed from this client: a login of one's own gives no more guesses at others."""
         _touch(self._welcome, (attempt.client, attempt.name), None)
-        client = attempt.lines[0]
-        own = client.names.pop(attempt.name, 0)
+        client = self._clients.get(attempt.client)
+        own = client.names.pop(attempt.name, 0) if client else 0
         for line in (client, self._names.get(attempt.name)):
             if line:
                 line.failures = max(line.failures - own, 0)
+        if not attempt.lines[1:]:
+            attempt.lines[0].failures = 0
+
+    def _both(self, client: str, key: int, now: float) -> tuple[_Line, _Line]:
+        long_ago = now - self._forget_s
+        return _line(self._clients, client, long_ago), _line(self._names, key, long_ago)
 
     def _tidy(self, lines: OrderedDict[_K, _Line], key: _K) -> None:
         """This one goes when it holds nothing, and the oldest when they are forgotten."""

@@ -15,7 +15,7 @@ MINIMUM = {
 }
 MODERN = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!eNULL"
 # Old scanners end at TLS 1.0 with SHA-1; OpenSSL 3 allows that at security level 0 only.
-OLD = "DEFAULT:!aNULL:!eNULL:!RC4:!3DES@SECLEVEL=0"
+OLD = "DEFAULT:!aNULL:!eNULL:!RC4:!3DES:!PSK:!SRP@SECLEVEL=0"
 MAKING_S = 60  # a slow machine short of entropy
 
 
@@ -23,17 +23,19 @@ class CertificateError(Exception):
     """A certificate or key that cannot be used; the text names the file and the reason."""
 
 
-def make_context(cert_file: Path, key_file: Path | None, *, minimum: str) -> ssl.SSLContext:
-    """A server context. Raises CertificateError naming the file."""
+def make_context(
+    cert_file: Path, key_file: Path | None, *, minimum: str, client_ca: Path | None = None
+) -> ssl.SSLContext:
+    """A server context; with `client_ca` it asks for a certificate of one of these authorities, but goes on without one.
+
+    Raises CertificateError naming the file.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(MODERN if minimum in {"1.2", "1.3"} else OLD)
     context.minimum_version = MINIMUM[minimum]
     for path in (cert_file, *([key_file] if key_file else [])):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise CertificateError(f"{path}: {error.strerror}") from error
+        _check_readable(path)
     try:
         # A key behind a pass phrase must not make the daemon ask on a terminal.
         context.load_cert_chain(cert_file, key_file, password=lambda: b"")
@@ -42,7 +44,35 @@ def make_context(cert_file: Path, key_file: Path | None, *, minimum: str) -> ssl
         raise CertificateError(
             f"{cert_file}, {key_file or cert_file}: {reason or 'not a certificate and its key'}"
         ) from error
+    if client_ca:
+        trust_clients(context, client_ca)
     return context
+
+
+def trust_clients(context: ssl.SSLContext, client_ca: Path) -> None:
+    """Raises CertificateError naming the file."""
+    _check_readable(client_ca)
+    try:
+        context.load_verify_locations(client_ca)
+    except (ssl.SSLError, OSError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise CertificateError(f"{client_ca}: {reason or 'no certificates of authorities'}") from error
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{path}: {error.strerror}") from error
+
+
+def handshake_fault(error: OSError) -> str:
+    """For the log: `certificate has expired`, `UNSUPPORTED_PROTOCOL`, `TimeoutError`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    reason = error.reason if isinstance(error, ssl.SSLError) else ""
+    return reason or type(error).__name__
 
 
 def self_signed(directory: Path, hostname: str) -> tuple[Path, Path]:

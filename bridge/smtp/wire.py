@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from aiosmtpd.smtp import SMTP
@@ -17,6 +17,8 @@ from aiosmtpd.smtp import Session as AiosmtpdSession
 
 from bridge.reply import Reply
 from bridge.smtp import replies
+from bridge.smtp.policy import client_of
+from bridge.smtp.tls import handshake_fault
 
 MAX_COMMAND = 512  # RFC 5321 4.5.3.1.4, CRLF included
 MAX_MAIL_COMMAND = 2048  # with SIZE, BODY, SMTPUTF8, AUTH=, RET, ENVID, and the DSN parameters of RCPT
@@ -49,7 +51,9 @@ class Disconnected(Exception):
 class Wire(SMTP):
     """The connection itself. Subclasses implement `serve`."""
 
-    def __init__(self, *, loop: asyncio.AbstractEventLoop, timeout: float, min_data_rate: float = 0.0) -> None:
+    def __init__(
+        self, *, loop: asyncio.AbstractEventLoop, timeout: float, min_data_rate: float = 0.0, client: str = ""
+    ) -> None:
         # Not SMTP.__init__: it walks every attribute with `inspect` for each connection (0.3 ms) and sets class-level
         # limits that all sessions share.
         reader = asyncio.StreamReader(loop=loop)
@@ -57,8 +61,9 @@ class Wire(SMTP):
         self.loop = loop
         self.session: AiosmtpdSession | None = None
         self.transport: Any = None
-        self.client = ""
+        self.client = client  # "": the connection's own address
         self.tls = False
+        self.tls_fault = ""  # why a handshake failed
         self.eof = False
         self.handshaking = False
         self._original_transport = None
@@ -79,7 +84,7 @@ class Wire(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) else "unix"
+        self.client = self.client or client_of(peer)
         self.tls = transport.get_extra_info("ssl_object") is not None
         super().connection_made(transport)
 
@@ -306,7 +311,8 @@ class Wire(SMTP):
                 server_side=True,
                 ssl_handshake_timeout=timeout,
             )
-        except OSError:  # ssl.SSLError and TimeoutError are; nothing more can be said on this connection
+        except OSError as error:  # ssl.SSLError and TimeoutError are; nothing more can be said on this connection
+            self.tls_fault = handshake_fault(error)
             return False
         finally:
             self.handshaking = False
@@ -316,6 +322,10 @@ class Wire(SMTP):
         self._replace_writer(self._writer)  # type: ignore[attr-defined]
         self.tls = True
         return True
+
+    def peer_certificate(self) -> Mapping[str, Any]:
+        """What the client showed and TLS verified, as `ssl.SSLSocket.getpeercert`; empty when it showed none."""
+        return (self._writer.get_extra_info("peercert") if self.tls else None) or {}
 
     def tls_description(self) -> str:
         """`TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)` for the Received header; "" without TLS."""

@@ -1,4 +1,4 @@
-"""Other settings for a daemon that runs (SIGHUP): users, providers, routes and rules hold from then on."""
+"""Other settings for a daemon that runs (SIGHUP): users, providers, routes, rules and certificates hold from then on."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 
 log: Any = structlog.get_logger()
 
-AT_A_START = ("tls", "spool", "http", "workers", "log")  # tables that are read at no other time
+AT_A_START = ("spool", "http", "workers", "log")  # tables that are read at no other time
 LAST_WORDS_S = 5.0  # beyond a provider's time-out, for attempts to record what came of them
 
 
 async def reload(daemon: Daemon, settings: Settings) -> None:
-    """Raises ProviderError, and then nothing has changed. What needs a restart is named in the log.
+    """Raises ProviderError and CertificateError, and then nothing has changed. What needs a restart is named in the log.
 
     A provider whose own settings are the same goes on as it is, but is tried at once if it was left alone.
     """
     before = daemon.settings
+    contexts = await daemon.contexts.make(lambda: smtp.certificate(settings))
     dispatchers, gone = await _dispatchers(daemon, settings)
     # Nobody begins before what was kept back has its whole lifetime again.
     waiting = [one for one in dispatchers if any(not old.breaker.closed for old in gone)]
     for one in waiting:
         one.resuming = True
     daemon.settings = settings
+    daemon.contexts.use(contexts)
     daemon.suppressions.names = delivery.suppressing(settings)
     daemon.listen_to(dispatchers)
     daemon.dispatchers.reload(

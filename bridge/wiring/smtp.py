@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from bridge.config.settings import Settings
 from bridge.smtp.auth import User
 from bridge.smtp.policy import Limits, ListenerPolicy
 from bridge.smtp.rates import Rates
 from bridge.smtp.throttle import Throttle
+from bridge.smtp.tls import self_signed
+from bridge.smtp.tls_files import TlsFiles
 from bridge.units import Rate
 
 
@@ -18,6 +21,7 @@ def users(settings: Settings) -> list[User]:
             name=user.name,
             password_hash=user.password_hash.get_secret_value(),
             password=user.password.get_secret_value(),
+            certificate=user.certificate,
             senders=user.senders,
         )
         for user in settings.user
@@ -59,11 +63,30 @@ def policy(settings: Settings, index: int) -> ListenerPolicy:
         require_tls=listener.require_tls,
         require_auth=listener.require_auth,
         allowed_networks=listener.allowed_networks,
+        proxy_networks=listener.proxy_networks if listener.proxy_protocol else None,
         auth_mechanisms=listener.auth_mechanisms,
         auth_without_tls=listener.auth_without_tls,
         bare_newlines=listener.bare_newlines,
         bare_addresses=listener.bare_addresses,
     )
+
+
+def certificate(settings: Settings) -> tuple[Path, Path | None]:
+    """The files of certificate and key; one that is signed by itself is made when none are given. Raises CertificateError."""
+    tls = settings.tls
+    if tls.cert_file:
+        return Path(tls.cert_file), Path(tls.key_file) if tls.key_file else None
+    return self_signed(settings.state_directory, settings.hostname)
+
+
+def tls_files(settings: Settings, index: int) -> TlsFiles | None:
+    """Of one listener, None without TLS. Raises CertificateError."""
+    listener = settings.smtp.listener[index]
+    if listener.tls == "none":
+        return None
+    cert, key = certificate(settings)
+    client_ca = Path(listener.client_ca_file) if listener.client_ca_file else None
+    return TlsFiles(cert=cert, key=key, client_ca=client_ca, minimum=listener.tls_minimum)
 
 
 def limits(settings: Settings) -> Limits:

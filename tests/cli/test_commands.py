@@ -48,6 +48,27 @@ def test_check_in_json_is_the_same(settings: Path) -> None:
     assert "PLANTED" not in done.stdout
 
 
+def test_check_warns_of_what_is_allowed_but_should_be_seen(settings: Path) -> None:
+    old = {"SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM": "1.0"}
+
+    for option in ((), ("--json",)):
+        done = invoke(settings, "check", *option, **old)
+        (line,) = done.stderr.splitlines()
+        assert line.startswith('smtp-bridge: warning: listener 127.0.0.1:2525: tls_minimum = "1.0" allows')
+        assert done.returncode == 0
+        assert "warning" not in done.stdout
+        assert invoke(settings, "check", *option).stderr == ""
+
+
+def test_check_reads_the_authorities_of_client_certificates(settings: Path) -> None:
+    (settings / "ca.pem").write_text("no certificate")
+
+    done = invoke(settings, "check", SMTP_BRIDGE_SMTP__LISTENER__CLIENT_CA_FILE="ca.pem")
+
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"smtp-bridge: certificate: {settings}/ca.pem: ")
+
+
 def test_check_says_every_mistake_on_a_line_of_its_own_and_ends_with_78(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(
         SETTINGS.replace("auth", "auht") + '[relay]\nmode = "fast"\n[smtp]\ntimeout = "x"\n'

@@ -77,7 +77,7 @@ def test_received_says_who_sent_what_how_and_when() -> None:
 
     assert field == (
         "Received: from printer.example ([192.0.2.7])\r\n"
-        "\t(using TLSv1.3 with cipher X 256/256 bits)\r\n"
+        "\t(using TLSv1.3 with cipher X (256/256 bits))\r\n"
         "\tby mx.example with ESMTPSA id 4XyZ for <ann@example.com>;\r\n"
         "\tMon, 23 Nov 2026 03:27:18 +0000"
     )

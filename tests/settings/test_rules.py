@@ -6,6 +6,7 @@ import pytest
 
 from bridge.config.load import load_spool_settings
 from bridge.config.pending import PENDING
+from bridge.config.warnings import warnings
 from bridge.smtp.policy import is_allowed
 from tests.settings.conftest import CAPTURE, REST, Folder
 
@@ -13,6 +14,11 @@ HASH = "$argon2id$v=19$m=1024,t=1,p=1$c29tZXNhbHRzb21l$Zm9vYmFyZm9vYmFyZm9vYmFyZ
 USER = f"[[user]]\nname = 'ann'\npassword_hash = '{HASH}'\n"
 LISTENER = "[[smtp.listener]]\n"
 OPEN = "with require_auth = false is an open relay; name your own networks, or set require_auth = true"
+
+CERTIFIED = (
+    LISTENER + "client_ca_file = 'ca.pem'\nrequire_auth = true\n"
+    "[[user]]\nname = 'printer'\ncertificate = 'printer.example.com'\n"
+)
 
 BROKEN = [
     (
@@ -56,7 +62,32 @@ BROKEN = [
     (
         "[[user]]\nname = 'ann'\n",
         "line 1",
-        "user.password_hash: is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs)",
+        "user.password_hash: is missing: give 'password_hash' (or 'password', which CRAM-MD5 needs; or 'certificate')",
+    ),
+    (
+        "[[user]]\nname = 'ann'\ncertificate = 'ann.example.com'\n",
+        "line 3",
+        "user.certificate: is given, but no listener has 'client_ca_file': none is asked for",
+    ),
+    (
+        LISTENER + "proxy_protocol = true\n",
+        "line 1",
+        "smtp.listener.proxy_networks: is empty, but proxy_protocol = true: nobody could connect; name the load balancers",
+    ),
+    (
+        LISTENER + "proxy_protocol = true\naddress = 'systemd:mail'\n",
+        "line 1",
+        "smtp.listener.proxy_networks: is empty, but proxy_protocol = true: nobody could connect; name the load balancers",
+    ),
+    (
+        LISTENER + "proxy_networks = '192.0.2.0/24'\n",
+        "line 2",
+        "smtp.listener.proxy_networks: is given, but proxy_protocol = false: no header is looked for",
+    ),
+    (
+        LISTENER + "proxy_protocol = true\nrequire_auth = true\nproxy_networks = '0.0.0.0/0'\n" + USER,
+        "line 4",
+        "smtp.listener.proxy_networks: 0.0.0.0/0: whoever is in it may claim any client's address; name the load balancers",
     ),
     (USER + "password = 'x'\n", "line 4", "user.password: give either 'password_hash' or 'password'"),
     ("[smtp]\nauth_delay = '1m'\n", "line 2", "smtp.auth_delay: is longer than 'smtp.auth_delay_maximum'"),
@@ -74,6 +105,58 @@ def test_keys_that_contradict_each_other_are_told_at_the_key(
     folder: Folder, text: str, line: str, problem: str
 ) -> None:
     assert folder.problems(text + CAPTURE) == [f"config.toml {line}: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (CERTIFIED, []),
+        (LISTENER + "client_ca_file = 'ca.pem'\nrequire_auth = true\n", []),
+        (LISTENER + "client_ca_file = 'ca.pem'\nrequire_auth = true\nauth_mechanisms = []\n", []),
+        (LISTENER + "client_ca_file = 'ca.pem'\nrequire_auth = true\n" + LISTENER + "address = ':25'\n", []),
+        (
+            CERTIFIED + LISTENER + "address = ':25'\nrequire_auth = true\n",
+            ["line 9: smtp.listener.require_auth: is true, but no [[user]] has a password: nobody could log in"],
+        ),
+        (
+            LISTENER + "client_ca_file = 'ca.pem'\ntls = 'none'\n",
+            ['line 2: smtp.listener.client_ca_file: is given, but tls = "none": no client could show a certificate'],
+        ),
+        (
+            CERTIFIED + "[[user]]\nname = 'other'\ncertificate = 'Printer.Example.com'\n",
+            ["line 9: user.certificate: the certificate 'printer.example.com' is there twice"],
+        ),
+        (
+            LISTENER + "client_ca_file = 'none.pem'\n",
+            ["line 2: smtp.listener.client_ca_file: none.pem cannot be read: "],
+        ),
+    ],
+)
+def test_what_client_certificates_need(folder: Folder, text: str, problems: list[str]) -> None:
+    folder.write("ca.pem", "x")
+
+    found = folder.problems(text + CAPTURE)
+
+    assert len(found) == len(problems)
+    for line, problem in zip(found, problems, strict=True):
+        assert line.startswith(f"config.toml {problem}")
+
+
+def test_a_unix_socket_needs_no_balancers_network(folder: Folder) -> None:
+    assert folder.problems(LISTENER + "proxy_protocol = true\naddress = 'unix:/run/x.sock'\n" + CAPTURE) == []
+
+
+def test_what_is_allowed_but_should_be_seen(folder: Folder) -> None:
+    folder.write("ca.pem", "x")
+    old = LISTENER + "name = 'old'\naddress = ':25'\ntls_minimum = '{}'\n"
+
+    assert list(warnings(folder.load(old.format("1.2") + CERTIFIED + CAPTURE))) == []
+    assert list(warnings(folder.load(old.format("1.0") + "tls = 'none'\n" + CAPTURE))) == []
+    for version in ("1.0", "1.1"):
+        (text,) = warnings(folder.load(old.format(version) + CAPTURE))
+        assert text.startswith(f'listener old: tls_minimum = "{version}" allows versions of TLS')
+    (text,) = warnings(folder.load(LISTENER + "client_ca_file = 'ca.pem'\n" + USER + CAPTURE))
+    assert text.startswith("listener 127.0.0.1:2525: any certificate of ")
 
 
 def test_a_key_file_needs_its_certificate(folder: Folder) -> None:
@@ -370,7 +453,6 @@ def test_every_shape_and_way_to_log_in_is_accepted(folder: Folder, keys: str, se
 
 # Key: the text at its "off" value, the text at another, and the end of the line that refuses it.
 LATER = {
-    "smtp.listener.proxy_protocol": ("[smtp.listener]\nproxy_protocol = {}\n", "false", "true"),
     "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
     "spool.url": ("[spool]\nurl = {}\n", "'sqlite:////a/b.db'", "'PostgreSQL://u:p@h/d'"),
     "http.address": ("[http]\naddress = {}\n", "''", "'127.0.0.1:8025'"),

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import sys
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,38 +178,104 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
 # --- systemd
 
 LAUNCH = """
-import os, socket, sys
+import os, sys
 from bridge.cli import main
-for number, fd in enumerate(int(word) for word in sys.argv[1].split(",")):
-    os.dup2(fd, 3 + number)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", LISTEN_FDNAMES="other:mail")
+names, *fds = sys.argv[1].split(",")
+for number, fd in enumerate(fds):
+    os.dup2(int(fd), 3 + number)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=names)
 sys.argv = ["smtp-bridge", "run"]
 sys.exit(main())
 """
 
 
-async def test_a_socket_that_systemd_hands_over_is_served(tmp_path: Path) -> None:
-    other, mail = bind_address("127.0.0.1:0", {})[0], bind_address("127.0.0.1:0", {})[0]
-    fds = [os.dup(sock.fileno()) + 0 for sock in (other, mail)]
-    moved = [os.dup2(fd, 60 + n, inheritable=True) for n, fd in enumerate(fds)]
+@contextlib.asynccontextmanager
+async def handed_over(
+    tmp_path: Path, named: Sequence[tuple[str, socket.socket]], config: str, *, status: int = 0
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`smtp-bridge run` with these sockets as descriptors 3, 4, ..., as systemd starts it."""
+    (tmp_path / "config.toml").write_text(config + '[[provider]]\nkind = "capture"\n')
+    environ = {**os.environ, **environment(tmp_path)}
+    del environ[ADDRESS]
+    # Out of the way of 3, 4, ..., which the program gives them in one go.
+    moved = [os.dup2(sock.fileno(), 60 + n, inheritable=True) for n, (_, sock) in enumerate(named)]
+    names = ":".join(name for name, _ in named)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-c", LAUNCH, ",".join(map(str, moved))),
-        env={**os.environ, **environment(tmp_path, **CAPTURE, **{ADDRESS: "systemd:mail"})},
+        *("-c", LAUNCH, ",".join((names, *map(str, moved)))),
+        env=environ,
         cwd=tmp_path,
         pass_fds=moved,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-
-    raw = await Raw.greeted(mail.getsockname()[1])  # the kernel holds the connection until the daemon is up
-    raw.send(WHOLE)
-    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
-
-    process.terminate()
-    assert await asyncio.wait_for(process.wait(), 20) == 0
-    close([other, mail])
-    for fd in (*fds, *moved):
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == status
+    close([sock for _, sock in named])
+    for fd in moved:
         os.close(fd)
+
+
+async def test_sockets_that_systemd_hands_over_are_served_by_name(tmp_path: Path) -> None:
+    """Two of one name (a `[Socket]` with two ListenStream=), one that is unix and behind a balancer, and one not asked for."""
+    path = tmp_path / "lmtp.sock"
+    other, mail, more = (bind_address("127.0.0.1:0", {})[0] for _ in range(3))
+    named = [("other", other), ("mail", mail), ("mail", more), ("local", bind_address(f"unix:{path}", {})[0])]
+    config = """
+        [[smtp.listener]]
+        address = "systemd:mail"
+        tls = "none"
+        [[smtp.listener]]
+        address = "systemd:local"
+        proxy_protocol = true
+        proxy_networks = ["192.0.2.0/24"]
+        tls = "none"
+    """
+    async with handed_over(tmp_path, named, config):
+        for sock in (mail, more):  # the kernel holds the connection until the daemon is up
+            raw = await Raw.greeted(sock.getsockname()[1])
+            raw.send(WHOLE)
+            await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        raw = Raw(*await asyncio.open_unix_connection(str(path)))
+        raw.send(b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\nEHLO x\r\n" + WHOLE)
+        await raw.expect("220", "250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        waiting = await Raw.connect(other.getsockname()[1])  # systemd listens there, and nobody takes it
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(waiting.reader.read(1), 0.05)
+
+    assert path.exists()  # it is systemd's
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="no IPv6 here")
+async def test_an_ipv4_client_of_a_dual_stack_socket_is_an_ipv4_client(tmp_path: Path) -> None:
+    """What `ListenStream=2525` makes."""
+    dual = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    dual.setblocking(False)
+    config = '[smtp.listener]\naddress = "systemd:mail"\ntls = "none"\nallowed_networks = ["127.0.0.1/32"]\n'
+
+    async with handed_over(tmp_path, [("mail", dual)], config) as process:
+        raw = await Raw.greeted(dual.getsockname()[1])
+        raw.send(WHOLE)
+        await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        process.terminate()
+        assert process.stderr
+        log = (await process.stderr.read()).decode()
+
+    assert '"client":"127.0.0.1"' in log.replace(": ", ":")
+    assert "ffff" not in log
+
+
+async def test_a_name_that_systemd_did_not_hand_over_ends_the_start(tmp_path: Path) -> None:
+    mail = bind_address("127.0.0.1:0", {})[0]
+    config = '[smtp.listener]\naddress = "systemd:lmtp"\ntls = "none"\n'
+
+    async with handed_over(tmp_path, [("mail", mail)], config, status=69) as process:
+        assert process.stderr
+        said = (await process.stderr.read()).decode()
+
+    assert "cannot listen on systemd:lmtp: systemd passed no socket named lmtp" in said
 
 
 PID = str(os.getpid())

@@ -202,7 +202,24 @@ def test_who_logged_in_from_there_is_not_held_up_by_failures_on_his_name_elsewhe
     assert throttle.is_free("ann", HERE)
     assert wait_of(throttle, "ann", HERE) == 0
     attempt(throttle, now, "bob", HERE)
-    assert wait_of(throttle, "ann", HERE) == 1
+    assert throttle.is_free("ann", HERE)
+    assert wait_of(throttle, "ann", HERE) == 0
+    assert wait_of(throttle, "new", HERE) == 1
+
+
+def test_who_is_known_there_waits_for_his_own_failures_longer_each_time() -> None:
+    now = Now()
+    throttle = made(now)
+    attempt(throttle, now, "ann", HERE, good=True)
+    waits = []
+    for _ in range(7):
+        attempt(throttle, now, "ann", HERE)
+        waits.append(wait_of(throttle, "ann", HERE))
+    assert not throttle.is_free("ann", HERE)
+    attempt(throttle, now, "ann", HERE, good=True)
+
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    assert throttle.is_free("ann", HERE)
 
 
 def test_a_failure_of_one_who_is_known_there_counts_for_his_name_too() -> None:
@@ -417,7 +434,7 @@ async def test_a_right_password_waits_too_and_without_failures_never(start_daemo
         assert (await (await greeted(daemon)).say(plain("ann", "secret"))).startswith("235")
     raw = await greeted(daemon)
     before = time.monotonic()
-    assert (await raw.say(plain("bob", "wrong"))).startswith("535")
+    assert (await raw.say(plain("ann", "wrong"))).startswith("535")
     raw.send(plain("ann", "secret").encode() + b"\r\nNOOP\r\n")  # what is pipelined waits as well
     await raw.expect("235")
     assert time.monotonic() - before >= 0.3

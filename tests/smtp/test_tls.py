@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from bridge.smtp.tls import CertificateError, make_context, self_signed
+from tests.delivery.conftest import every_line
+from tests.smtp.authority import Authority
 from tests.smtp.raw import CAPTURE, WHOLE, Raw, clients_end, trusting
 
 __all__ = ["clients_end"]
@@ -121,20 +124,99 @@ async def test_a_client_that_ends_tls_is_gone_and_the_daemon_goes_on(start_port:
     assert await raw.say("NOOP") == "250 2.0.0 Ok"
 
 
+VERSIONS = {
+    "1.0": ssl.TLSVersion.TLSv1,
+    "1.1": ssl.TLSVersion.TLSv1_1,
+    "1.2": ssl.TLSVersion.TLSv1_2,
+    "1.3": ssl.TLSVersion.TLSv1_3,
+}
+
+
+def speaking(version: str) -> ssl.SSLContext:
+    """A client that knows one version of TLS and is not particular."""
+    context = trusting()
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = VERSIONS[version]
+    return context
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-async def test_tls_1_1_is_refused_unless_it_is_asked_for(start_daemon: Any, tmp_path: Path) -> None:
-    old = trusting()
-    old.set_ciphers("DEFAULT@SECLEVEL=0")
-    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-    modern = await start_daemon(**CAPTURE, **IMPLICIT)
-    lenient = await start_daemon(
-        **CAPTURE, **IMPLICIT, SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM="1.1", STATE_DIRECTORY=str(tmp_path / "lenient")
+@pytest.mark.parametrize("minimum", VERSIONS)
+@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+async def test_versions_of_tls_below_the_minimum_are_refused_and_those_from_it_on_really_work(
+    mode: str, minimum: str, start_daemon: Any, tmp_path: Path
+) -> None:
+    daemon = await start_daemon(
+        **CAPTURE,
+        SMTP_BRIDGE_SMTP__LISTENER__TLS=mode,
+        SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM=minimum,
+        SMTP_BRIDGE_TLS__CERT_FILE=str(Authority(tmp_path / "ca").issue("bridge.example")),
+    )
+    port = daemon.listeners[0].port
+
+    async def take(version: str) -> str:
+        if mode == "implicit":
+            raw = await Raw.greeted(port, tls=speaking(version))
+        else:
+            raw = await Raw.greeted(port)
+            raw.send(b"STARTTLS\r\n")
+            await raw.expect("220 2.0.0")
+            await raw.writer.start_tls(speaking(version))
+            await raw.say("EHLO x")
+        raw.send(WHOLE)
+        await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        return str(raw.writer.get_extra_info("ssl_object").version())
+
+    names = {"1.0": "TLSv1", "1.1": "TLSv1.1", "1.2": "TLSv1.2", "1.3": "TLSv1.3"}
+    for version in VERSIONS:
+        if version < minimum:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await take(version)
+        else:
+            assert await take(version) == names[version]
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("minimum", VERSIONS)
+def test_no_cipher_is_offered_that_hides_nothing_or_that_anybody_can_answer_for(minimum: str, tmp_path: Path) -> None:
+    context = make_context(Authority(tmp_path / "ca").issue("bridge.example"), None, minimum=minimum)
+    found = context.get_ciphers()
+
+    assert found
+    for cipher in found:
+        assert not any(
+            word in cipher["name"] for word in ("NULL", "ADH", "AECDH", "RC4", "DES", "MD5", "EXP", "PSK", "SRP")
+        )
+        assert "Au=None" not in cipher["description"]
+        assert "Enc=None" not in cipher["description"]
+    if minimum in ("1.2", "1.3"):
+        assert all(cipher["aead"] for cipher in found)
+        assert {cipher["kea"] for cipher in found} <= {"kx-ecdhe", "kx-dhe", "kx-any"}
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("minimum", ["1.0", "1.2"])
+@pytest.mark.parametrize("ciphers", ["eNULL", "aNULL", "AES128-SHA"])
+async def test_a_client_that_knows_only_bad_ciphers_is_refused(
+    ciphers: str, minimum: str, start_daemon: Any, tmp_path: Path
+) -> None:
+    """AES128-SHA, without forward secrecy, may be all that an old device knows; with an RSA key it would be taken from one."""
+    client = trusting()
+    client.set_ciphers(f"{ciphers}@SECLEVEL=0")
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    certificate = Authority(tmp_path / "ca").issue("bridge.example", with_rsa=True)
+    daemon = await start_daemon(
+        **CAPTURE,
+        **IMPLICIT,
+        SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM=minimum,
+        SMTP_BRIDGE_TLS__CERT_FILE=str(certificate),
     )
 
+    if (ciphers, minimum) == ("AES128-SHA", "1.0"):
+        await Raw.greeted(daemon.listeners[0].port, tls=client)
+        return
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await Raw.greeted(modern.listeners[0].port, tls=old)
-    raw = await Raw.greeted(lenient.listeners[0].port, tls=old)
-    assert raw.writer.get_extra_info("cipher")[1] in ("TLSv1.0", "TLSv1.1")
+        await Raw.greeted(daemon.listeners[0].port, tls=client)
 
 
 async def test_the_received_field_tells_of_tls_and_login(start_daemon: Any, secret_hash: str) -> None:
@@ -149,8 +231,27 @@ async def test_the_received_field_tells_of_tls_and_login(start_daemon: Any, secr
     reply = await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
 
     body = await daemon.spool.body(reply.rsplit(" ", 1)[1])
-    assert b"\r\n\t(using TLSv1.3 with cipher " in body
-    assert b" with ESMTPSA id " in body
+    assert re.match(
+        rb"Received: from client\.example \(\[127\.0\.0\.1\]\)\r\n"
+        rb"\t\(using TLSv1\.3 with cipher TLS_AES_256_GCM_SHA384 \(256/256 bits\)\)\r\n"
+        rb"\tby bridge\.example with ESMTPSA id [0-9A-Za-z-]+ for <bob@example\.org>;\r\n\t",
+        body,
+    ), body
+
+
+async def test_the_received_field_tells_of_tls_without_a_login(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, **IMPLICIT)
+    client = trusting()
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    raw = await Raw.greeted(daemon.listeners[0].port, tls=client)
+
+    raw.send(WHOLE)
+    reply = await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+
+    body = await daemon.spool.body(reply.rsplit(" ", 1)[1])
+    assert b"\r\n\t(using TLSv1.2 with cipher ECDHE-ECDSA-AES128-GCM-SHA256 (128/128 bits))\r\n" in body
+    assert b" with ESMTPS id " in body
 
 
 async def test_a_client_that_closes_inside_tls_ends_its_session(start_daemon: Any) -> None:
@@ -169,6 +270,17 @@ async def test_a_client_that_closes_inside_tls_ends_its_session(start_daemon: An
         while daemon.connections.sessions:
             await asyncio.sleep(0.01)
     assert len(await daemon.spool.list_messages()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_old_versions_of_tls_are_warned_of_at_start(start_daemon: Any, tmp_path: Path) -> None:
+    with every_line() as lines:
+        await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__TLS_MINIMUM="1.1")
+        await start_daemon(**CAPTURE, STATE_DIRECTORY=str(tmp_path / "other"))
+
+    (line,) = [line for line in lines if line["event"] == "daemon.warning"]
+    assert line["log_level"] == "warning"
+    assert 'tls_minimum = "1.1" allows' in line["text"]
 
 
 # --- the certificate

@@ -1,0 +1,111 @@
+"""The files behind the listeners' TLS contexts: when one has changed, new connections get a context made from it.
+
+Open sessions keep what they have. A bad file changes nothing; it is told once, and tried again when it changes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from bridge.smtp.conversation import Service
+from bridge.smtp.tls import CertificateError, make_context
+
+log: Any = structlog.get_logger()
+
+Stamp = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """`key` None: it stands in `cert`. `client_ca` None: no client certificates. `minimum`: "1.0" to "1.3"."""
+
+    cert: Path
+    key: Path | None = None
+    client_ca: Path | None = None
+    minimum: str = "1.2"
+
+    def make(self) -> ssl.SSLContext:
+        """Raises CertificateError naming the file."""
+        return make_context(self.cert, self.key, minimum=self.minimum, client_ca=self.client_ca)
+
+    def stamp(self) -> Stamp:
+        """Differs when a file was written, replaced (also by way of a link, as Kubernetes does) or given other rights."""
+        return tuple(_stamp(path) for path in (self.cert, self.key, self.client_ca) if path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@dataclass(slots=True, eq=False)
+class Made:
+    """A context, from which files, and how these looked before it was made: a change meanwhile is seen at the next look."""
+
+    files: TlsFiles
+    stamp: Stamp
+    context: ssl.SSLContext
+
+
+def _make(files: TlsFiles) -> Made:
+    return Made(files, files.stamp(), files.make())
+
+
+class Contexts:
+    """Those of all listeners with TLS."""
+
+    def __init__(self) -> None:
+        self._services: list[Service] = []
+        self._made: list[Made] = []
+
+    def add(self, service: Service, files: TlsFiles) -> None:
+        """Raises CertificateError."""
+        made = _make(files)
+        self._services.append(service)
+        self._made.append(made)
+        service.tls_context = made.context
+
+    async def make(self, certificate: Callable[[], tuple[Path, Path | None]]) -> Sequence[Made]:
+        """For each listener one from the certificate and key that `certificate` names (asked in a thread), for `use`. Raises
+        CertificateError."""
+        return await asyncio.to_thread(self._make_all, certificate) if self._made else ()
+
+    def _make_all(self, certificate: Callable[[], tuple[Path, Path | None]]) -> Sequence[Made]:
+        cert, key = certificate()
+        return [_make(replace(made.files, cert=cert, key=key)) for made in self._made]
+
+    def use(self, made: Sequence[Made]) -> None:
+        """For handshakes from now on."""
+        self._made = list(made)
+        for service, one in zip(self._services, made, strict=True):
+            service.tls_context = one.context
+
+    async def renew(self) -> None:
+        """Look at the files, and make anew what has changed."""
+        for service, made in zip(self._services, self._made, strict=True):
+            stamp = await asyncio.to_thread(made.files.stamp)
+            if stamp != made.stamp:
+                made.stamp = stamp
+                await self._renew(service, made)
+
+    async def _renew(self, service: Service, made: Made) -> None:
+        listener = service.policy.name
+        try:
+            made.context = await asyncio.to_thread(made.files.make)
+        except CertificateError as error:
+            log.error("tls.not_renewed", listener=listener, text=str(error))
+            return
+        if made in self._made:  # else other files were given meanwhile
+            service.tls_context = made.context
+            log.info("tls.renewed", listener=listener, cert_file=str(made.files.cert))
