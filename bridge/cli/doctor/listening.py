@@ -1,0 +1,223 @@
+"""Brings one connection after another to a LearningSession: first octets looked at, TLS where they are a hello."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bridge.cli.doctor.certificates import Certificates, Watch, lenient_context
+from bridge.cli.doctor.dialogue import Command, Dialogue, Ended, Handshake, Proxied
+from bridge.cli.doctor.hello import kind_of, parse_record, proxy_length, proxy_source
+from bridge.cli.doctor.record import Record, Show
+from bridge.cli.doctor.session import LearningAuth, LearningSession, Silence, Verdict
+from bridge.smtp.auth import User
+from bridge.smtp.conversation import Service
+from bridge.smtp.listener import ListenError, bind_address, unix_path
+from bridge.smtp.policy import ListenerPolicy
+
+LOOK = 16 * 1024
+GREET_AFTER_S = 0.4  # of silence: who speaks TLS at once has done so by then
+GREET_IMPLICIT_AFTER_S = 1.5  # a slow device may take long for its hello
+TAKEN_SIZE = 100 << 20  # octets of a message that are taken, so that its size is known
+EVERYBODY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+
+
+class Place:
+    """Where the doctor listens. Raises ListenError when made."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        try:
+            self.sockets = bind_address(address, os.environ)
+        except OSError as error:
+            raise ListenError(error.strerror or str(error)) from error
+        for sock in self.sockets:
+            sock.listen(8)
+
+    @property
+    def port(self) -> int:
+        name = self.sockets[0].getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
+
+    @property
+    def shown(self) -> str:
+        return f"{self.address.rpartition(':')[0]}:{self.port}" if self.port else self.address
+
+    async def accept(self) -> tuple[socket.socket, str]:
+        """(the connection, its client's address; "unix" for that)."""
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.ensure_future(loop.sock_accept(sock)) for sock in self.sockets]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        sock, name = done.pop().result()
+        for other in done:
+            other.result()[0].close()
+        sock.setblocking(False)
+        return sock, str(name[0]) if isinstance(name, tuple) else "unix"
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if path := unix_path(self.address):
+            Path(path).unlink(missing_ok=True)
+
+
+class Examination:
+    """One connection from its first octet to its end; `record` grows meanwhile."""
+
+    def __init__(
+        self,
+        *,
+        daemons: Service,
+        users: Sequence[User],
+        certificates: Certificates,
+        silence: Silence,
+        verdict: Verdict,
+        show: Show,
+        client: str,
+        offer_all: bool = False,
+    ) -> None:
+        self.record = Record(client, show, offered_all=offer_all)
+        self._daemons = daemons  # gets a context where it has TLS: what it lists depends on that
+        self._users = users
+        self._certificates = certificates
+        self._silence = silence
+        self._verdict = verdict
+        self._session: LearningSession | None = None
+
+    async def run(self, sock: socket.socket) -> Dialogue:
+        first = await self._first_octets(sock)
+        if kind_of(first) == "proxy":
+            self._take_proxy_header(sock, first)
+            first = await self._first_octets(sock)
+        is_tls = kind_of(first) == "tls"
+        context, watch = lenient_context(self._certificates)
+        if self._daemons.policy.tls != "none":
+            self._daemons = replace(self._daemons, tls_context=context)
+        await self._serve(sock, context, watch, implicit=is_tls, first=first)
+        return self.record.dialogue()
+
+    async def _first_octets(self, sock: socket.socket) -> bytes:
+        implicit = self._daemons.policy.tls == "implicit"
+        seconds = GREET_IMPLICIT_AFTER_S if implicit else GREET_AFTER_S
+        return await look(sock, min(seconds, self._silence.ended), lambda octets: _is_enough(octets))
+
+    def _take_proxy_header(self, sock: socket.socket, first: bytes) -> None:
+        header = sock.recv(proxy_length(first) or len(first))
+        source = proxy_source(header)
+        self.record.add(Proxied(source=source))
+        self.record.show("C", f"(a PROXY header{f': the client is {source}' if source else ''})")
+        self.record.client = source or self.record.client
+
+    async def _serve(
+        self, sock: socket.socket, context: ssl.SSLContext, watch: Watch, *, implicit: bool, first: bytes
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        session = self._session = self._make(context, watch)
+        if implicit:
+            self.record.show("C", "(TLS from the first octet)")
+        try:
+            await loop.connect_accepted_socket(
+                lambda: session,
+                sock,
+                ssl=context if implicit else None,
+                ssl_handshake_timeout=self._silence.ended if implicit else None,
+            )
+        except OSError:  # ssl.SSLError is one
+            hello, refused, alert = watch()
+            self.record.add(Handshake(implicit=True, hello=hello or parse_record(first), refused=refused, alert=alert))
+            self.record.show("!", "the TLS handshake failed")
+            self.record.add(Ended(by="device"))
+            return
+        await session.closed
+
+    def _make(self, context: ssl.SSLContext, watch: Watch) -> LearningSession:
+        daemons = self._daemons
+        limits = replace(
+            daemons.limits,
+            timeout=self._silence.ended,
+            tls_handshake_timeout=self._silence.ended,
+            max_message_size=max(daemons.limits.max_message_size, TAKEN_SIZE),
+        )
+        policy = ListenerPolicy(
+            name=daemons.policy.name,
+            protocol=daemons.policy.protocol,
+            tls="starttls",
+            allowed_networks=EVERYBODY,
+            auth_mechanisms=("PLAIN", "LOGIN", "CRAM-MD5"),
+            auth_without_tls=True,
+        )
+        service = replace(
+            daemons,
+            policy=policy,
+            limits=limits,
+            auth=LearningAuth(daemons.auth, self._users, self.record),
+            tls_context=context,
+            check_recipient=lambda *_: None,
+        )
+        return LearningSession(
+            service,
+            daemons,
+            self.record,
+            loop=asyncio.get_running_loop(),
+            silence=self._silence,
+            verdict=self._verdict,
+            client=self.record.client,
+            watch=watch,
+        )
+
+    def interrupt(self) -> Dialogue:
+        """What was learnt so far."""
+        if self._session:
+            self._session.end("user")
+            self._session.abort()
+        return self.record.dialogue()
+
+
+def left_early(dialogue: Dialogue) -> bool:
+    """It heard what is offered, and sent nothing: next time it is offered everything."""
+    return bool(dialogue.all(Command)) and not dialogue.brought_mail
+
+
+def _is_enough(octets: bytes) -> bool:
+    kind = kind_of(octets)
+    return kind is not None and (kind != "proxy" or bool(proxy_length(octets)))
+
+
+async def look(sock: socket.socket, seconds: float, enough: Callable[[bytes], bool]) -> bytes:
+    """The octets that have come and are enough, left where they are; fewer after `seconds` or at the end of the stream."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    seen = b""
+    while (left := deadline - loop.time()) > 0:
+        with contextlib.suppress(BlockingIOError):
+            octets = sock.recv(LOOK, socket.MSG_PEEK)
+            if not octets or enough(octets):
+                return octets
+            if octets == seen:  # the socket stays readable as long as they lie there
+                await asyncio.sleep(min(0.01, left))
+            seen = octets
+            continue
+        await _readable(sock, left)
+    return seen
+
+
+async def _readable(sock: socket.socket, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(sock, lambda: None if ready.done() else ready.set_result(None))
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ready, seconds)
+    finally:
+        loop.remove_reader(sock)
