@@ -19,6 +19,7 @@ from bridge.cli.doctor.certificates import Certificates, prepare
 from bridge.cli.doctor.dialogue import Dialogue, Setup
 from bridge.cli.doctor.findings import Finding, as_toml, gets_through, merged
 from bridge.cli.doctor.listening import Examination, Place, left_early
+from bridge.cli.doctor.record import Show, Who
 from bridge.cli.doctor.rules import examine
 from bridge.cli.doctor.session import Silence
 from bridge.cli.doctor.setup import chosen_listener, judges, service_of, setup_of
@@ -48,8 +49,11 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """`lines`: the dialogue as it was shown, (who, text)."""
+
     dialogue: Dialogue
     findings: tuple[Finding, ...]
+    lines: tuple[tuple[str, str], ...]
 
 
 def run_doctor(settings: Settings, options: Options) -> int:
@@ -100,6 +104,7 @@ class Doctor:
         self.directory = directory
         self.screen = Screen(new_console())
         self.results: list[Result] = []
+        self._lines: list[tuple[str, str]] = []
         self._setup: Setup | None = None
         self._running: Examination | None = None
 
@@ -134,7 +139,9 @@ class Doctor:
 
     async def _interrupted(self, work: asyncio.Task[None], certificates: Certificates) -> None:
         running = self._running
-        if running:
+        if running is None:
+            self._nobody(len(self.results) + 1, so_far=True)
+        else:
             dialogue = running.interrupt()
             self._conclude(dialogue, setup_of(self.settings, self.index, certificates, here=self.here))
         work.cancel()
@@ -175,15 +182,25 @@ class Doctor:
                 self._conclude(dialogue, setup)
                 offer_all = left_early(dialogue)
 
-    def _shower(self) -> Any:
-        return (lambda who, text: None) if self.options.as_json else self.screen.shower()
+    def _shower(self) -> Show:
+        self._lines = lines = []
+        screen = None if self.options.as_json else self.screen.shower()
+
+        def show(who: Who, text: str) -> None:
+            lines.append((who, text))
+            if screen:
+                screen(who, text)
+
+        return show
 
     def _silence(self) -> Silence:
         return Silence(stalled=min(STALLED_S, self.options.silence / 2), ended=self.options.silence)
 
-    def _nobody(self, number: int) -> None:
+    def _nobody(self, number: int, *, so_far: bool = False) -> None:
         which = "Nobody connected" if number == 1 else f"No connection {number} came"
-        if not self.options.as_json:
+        if so_far and not self.options.as_json:
+            self.screen.say(f"{which}.", "bold")
+        elif not self.options.as_json:
             self.screen.say(
                 f"{which} in {span(self.options.timeout)}. Does the device have the right address? Can it reach this"
                 " machine (firewall, network)? Does it send at all?",
@@ -192,7 +209,7 @@ class Doctor:
 
     def _conclude(self, dialogue: Dialogue, setup: Setup) -> None:
         findings = examine(dialogue, setup)
-        self.results.append(Result(dialogue, findings))
+        self.results.append(Result(dialogue, findings, tuple(self._lines)))
         self._setup = setup
         if not self.options.as_json:
             self.screen.report(dialogue, findings, setup)
@@ -212,6 +229,7 @@ class Doctor:
                 {
                     "client": result.dialogue.client,
                     "mail": result.dialogue.brought_mail,
+                    "dialogue": [{"who": who, "text": text} for who, text in result.lines],
                     "gets_through": gets_through(result.findings),
                     "findings": [_finding_facts(finding) for finding in result.findings],
                     "config": as_toml(merged(result.findings), address=setup.address if setup else ""),

@@ -38,16 +38,15 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One line of the device. `argument` without secrets. `refusal`: what the daemon's listener answers, None when it takes it.
-
-    `faults`: "long", "controls", "tls".
+    """One line of the device. `argument` without secrets. `refusals`: what the daemon's listener answers, the next being what it
+    says when the one before is mended; none when it takes it. `faults`: "long", "controls", "tls".
     """
 
     verb: str
     argument: str = ""
     tls: bool = False
     logged_in: bool = False
-    refusal: Reply | None = None
+    refusals: tuple[Reply, ...] = ()
     faults: frozenset[str] = frozenset()
 
 
@@ -66,9 +65,13 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """A message came to its end. `refusal`: what the daemon says of it, as far as that needs no network."""
+    """A message came to its end. `refusal`: what the daemon says of it, as far as that needs no network.
+
+    `sender`: the address in From as a provider gets it, "" for none.
+    """
 
     content: Content
+    sender: str = ""
     refusal: Reply | None = None
 
 
@@ -112,6 +115,11 @@ class Dialogue:
     def commands(self, *verbs: str) -> tuple[Command, ...]:
         return tuple(step for step in self.all(Command) if step.verb in verbs)
 
+    def refused(self, *replies: Reply, to: tuple[str, ...] = ()) -> Command | None:
+        """The first command, of these verbs if some are named, that is answered so."""
+        commands = self.commands(*to) if to else self.all(Command)
+        return next((command for command in commands if set(replies) & set(command.refusals)), None)
+
     @property
     def brought_mail(self) -> bool:
         return bool(self.all(Delivered))
@@ -123,7 +131,7 @@ class Setup:
 
     `ciphers`: what its context takes, number of the suite -> "rsa", "ecdsa" or "any" (the certificate that goes with it);
     `old_ciphers`: the same with `tls_minimum = "1.0"`. `key`: the kind of its certificate. `available`: keys of a listener
-    that this version has.
+    that this version has. `sends`: there is a provider that wants to know a sender.
     """
 
     policy: ListenerPolicy
@@ -134,7 +142,7 @@ class Setup:
     users: tuple[str, ...] = ()
     max_message_size: int = 25 * 1024 * 1024
     max_recipients: int = 1000
-    relay_from: bool = False
+    sends: bool = True
     ciphers: Mapping[int, str] = field(default_factory=dict)
     old_ciphers: Mapping[int, str] = field(default_factory=dict)
     key: Literal["rsa", "ecdsa", ""] = ""

@@ -16,7 +16,7 @@ from bridge.cli.doctor.certificates import Certificates, Watch, lenient_context
 from bridge.cli.doctor.dialogue import Command, Dialogue, Ended, Handshake, Proxied
 from bridge.cli.doctor.hello import kind_of, parse_record, proxy_length, proxy_source
 from bridge.cli.doctor.record import Record, Show
-from bridge.cli.doctor.session import LearningAuth, LearningSession, Silence, Verdict
+from bridge.cli.doctor.session import LearningAuth, LearningSession, Silence, Verdict, failure
 from bridge.smtp.auth import User
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import ListenError, bind_address, unix_path
@@ -135,8 +135,9 @@ class Examination:
             )
         except OSError:  # ssl.SSLError is one
             hello, refused, alert = watch()
-            self.record.add(Handshake(implicit=True, hello=hello or parse_record(first), refused=refused, alert=alert))
-            self.record.show("!", "the TLS handshake failed")
+            shake = Handshake(implicit=True, hello=hello or parse_record(first), refused=refused, alert=alert)
+            self.record.add(shake)
+            self.record.show("!", failure(shake))
             self.record.add(Ended(by="device"))
             return
         await session.closed

@@ -24,6 +24,11 @@ def _candidates(argument: str, keyword: str) -> Iterator[str]:
     yield f"{keyword}:<{SOMEBODY}>"
 
 
+def without_size(argument: str) -> str:
+    """MAIL without its SIZE parameter (RFC 1870)."""
+    return re.sub(r"[ \t]+SIZE=\d{1,20}(?=[ \t]|\Z)", "", argument, flags=re.IGNORECASE)
+
+
 def mend_line(line: bytes) -> bytes:
     """Without NUL, and without CR that ends nothing."""
     return line.replace(b"\0", b"").replace(b"\r", b"")

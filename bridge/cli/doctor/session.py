@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bridge.cli.doctor.content import Content, NewlineCount, message_of, wrong_end
 from bridge.cli.doctor.dialogue import Delivered, Ended, Handshake, Login, Stall
 from bridge.cli.doctor.hello import Hello, parse_record
-from bridge.cli.doctor.mending import mend_line, mend_path
+from bridge.cli.doctor.mending import mend_line, mend_path, without_size
 from bridge.cli.doctor.record import HIDDEN, Record, mechanism_shown
 from bridge.cli.screen import printable
 from bridge.model import Answer, Envelope, Origin, Peer
@@ -30,7 +30,8 @@ from bridge.smtp.wire import LineTooLong
 
 SAMPLE = 4 << 20  # octets of a message that are looked at
 THROWN_AWAY = Reply(250, "2.0.0", "Ok: looked at and thrown away, nothing is sent")
-Verdict = Callable[[Envelope, bytes, Origin], Reply | None]
+# The daemon's refusal of a message, and the address in From as a provider would get it.
+Verdict = Callable[[Envelope, bytes, Origin], tuple[Reply | None, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class LearningAuth(Authenticator):
         if login := self._record.last(Login):
             hashed = bool(known and not known.password)
             self._record.amend_login(login, name=name, known=known is not None, right=user is not None, hashed=hashed)
-        if user is None:
+        if user is None and self._known:
             self._record.refused(replies.BAD_CREDENTIALS)
         return User(name=name)
 
@@ -111,7 +112,7 @@ class LearningSession(Session):
         self._watch = watch
         self._caught: list[Reply] | None = None  # of a shadow: what it would have said
         self._data: _Data | None = None
-        self._last_verdict: Reply | None = None  # of the daemon, on the message that has just come
+        self._judged: tuple[Reply | None, str] = (None, "")  # by the daemon: the message that has just come
         self._helped = False
         self._in_auth = False
         self._line_ends = NewlineCount()
@@ -270,13 +271,38 @@ class LearningSession(Session):
         shadow._caught = []
         return shadow
 
-    async def _ask_daemons(self, command: Callable[[Any, str], Awaitable[None]], argument: str) -> None:
+    async def _ask_daemons(self, command: Callable[[Any, str], Awaitable[None]], argument: str) -> Reply | None:
         """Note the refusal of the daemon's listener, if it is one."""
-        shadow = self._shadow()
+        return await self._ask_shadow(self._shadow(), command, argument)
+
+    async def _ask_shadow(
+        self, shadow: LearningSession, command: Callable[[Any, str], Awaitable[None]], argument: str
+    ) -> Reply | None:
+        caught: list[Reply] = []
+        shadow._caught = caught
         await command(shadow, argument)
-        refusals = [reply for reply in shadow._caught or () if reply.code >= 400]
-        if refusals:
-            self.record.refused(refusals[0])
+        refusal = next((reply for reply in caught if reply.code >= 400), None)
+        if refusal:
+            self.record.refused(refusal)
+        return refusal
+
+    async def _ask_about_path(self, command: Callable[[Any, str], Awaitable[None]], argument: str, mended: str) -> None:
+        """Ask again with what was refused made right, so that one fault does not hide another."""
+        shadow = self._shadow()
+        for _ in range(4):
+            match await self._ask_shadow(shadow, command, argument):
+                case replies.NEED_HELO:
+                    shadow.helo = "unknown"
+                case replies.NEED_AUTH | replies.RELAY_DENIED if not shadow._allowed:
+                    shadow._allowed = True
+                case None | replies.NESTED_MAIL | replies.NEED_MAIL:
+                    return
+                case reply if reply == MESSAGE_TOO_BIG:
+                    argument = without_size(argument)
+                case _ if argument != mended:
+                    argument = mended
+                case _:
+                    return
 
     def _speak(self, protocol: Literal["smtp", "lmtp"]) -> None:
         self.service = replace(self.service, policy=replace(self.service.policy, protocol=protocol))
@@ -328,7 +354,7 @@ class LearningSession(Session):
             alert=alert,
         )
         self.record.add(shake)
-        self._remark(f"TLS {shake.version}, {shake.cipher}" if done else "the TLS handshake failed")
+        self._remark(f"TLS {shake.version}, {shake.cipher}" if done else failure(shake))
 
     async def smtp_AUTH(self, argument: str) -> None:
         if refusal := Session._auth_refusal(self._shadow(), argument):
@@ -344,20 +370,22 @@ class LearningSession(Session):
             self._in_auth = False
 
     async def smtp_MAIL(self, argument: str) -> None:
-        await self._ask_daemons(Session.smtp_MAIL, argument)
-        self.helo = self.helo or "unknown"
         hostname = self.service.hostname
         takes = lambda text: not isinstance(parse_mail(text, hostname=hostname, max_size=0), Reply)  # noqa: E731
-        await super().smtp_MAIL(mend_path(argument, "FROM", takes))
+        mended = mend_path(argument, "FROM", takes)
+        await self._ask_about_path(Session.smtp_MAIL, argument, mended)
+        self.helo = self.helo or "unknown"
+        await super().smtp_MAIL(without_size(mended))
 
     async def smtp_RCPT(self, argument: str) -> None:
         if self._mail is None:
             await super().smtp_RCPT(argument)
             return
-        await self._ask_daemons(Session.smtp_RCPT, argument)
         hostname, utf8 = self.service.hostname, self._mail.smtputf8
         takes = lambda text: not isinstance(parse_rcpt(text, hostname=hostname, smtputf8=utf8), Reply)  # noqa: E731
-        await super().smtp_RCPT(mend_path(argument, "TO", takes))
+        mended = mend_path(argument, "TO", takes)
+        await self._ask_about_path(Session.smtp_RCPT, argument, mended)
+        await super().smtp_RCPT(mended)
 
     async def smtp_DATA(self, argument: str) -> None:
         try:
@@ -381,8 +409,9 @@ class LearningSession(Session):
             refusal = MESSAGE_TOO_BIG
         elif self._daemons.policy.bare_newlines == "reject" and (content.newlines.lf or content.newlines.cr):
             refusal = replies.BARE_NEWLINE
-        refusal, self._last_verdict = refusal or self._last_verdict, None
-        self.record.add(Delivered(content=content, refusal=refusal))
+        (judged, sender), self._judged = self._judged, (None, "")
+        refusal = refusal or judged
+        self.record.add(Delivered(content=content, refusal=refusal, sender=sender))
         if refusal:
             self._remark(f"the listener of your settings would answer: {refusal}")
 
@@ -393,7 +422,7 @@ class LearningSession(Session):
 
     async def _look(self, envelope: Envelope, content: Any, origin: Origin) -> Answer:
         octets = content if isinstance(content, bytes) else bytes(self._data.sample if self._data else b"")
-        self._last_verdict = await asyncio.to_thread(self._verdict, envelope, octets, origin)
+        self._judged = await asyncio.to_thread(self._verdict, envelope, octets, origin)
         return Answer(reply=THROWN_AWAY)
 
     commands = {  # noqa: RUF012 as declared in the base class
@@ -411,6 +440,12 @@ class LearningSession(Session):
 
 def _text(reply: Reply) -> str:
     return f"{reply.enhanced} {reply.text}".strip()
+
+
+def failure(shake: Handshake) -> str:
+    alert = shake.refused or shake.alert
+    told = f" (the device's alert: {alert})" if shake.refused else f" (our alert: {alert})" if alert else ""
+    return f"the TLS handshake failed{told}"
 
 
 def _described(content: Content) -> str:

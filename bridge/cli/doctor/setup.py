@@ -49,7 +49,7 @@ def setup_of(settings: Settings, index: int, certificates: Certificates, *, here
         users=tuple(user.name for user in settings.user),
         max_message_size=settings.smtp.max_message_size,
         max_recipients=settings.smtp.max_recipients,
-        relay_from=bool(settings.relay.from_),
+        sends=any(provider.kind != "capture" for provider in settings.provider),
         ciphers=certificates.ciphers,
         old_ciphers=certificates.old_ciphers,
         key=certificates.key,
@@ -90,7 +90,9 @@ def judges(settings: Settings) -> tuple[Verdict, CheckRecipient]:
     try:
         providers = build_providers(settings)
     except ProviderError:
-        return (lambda envelope, content, origin: None), (lambda user, listener, sender, recipient: None)
+        return (lambda envelope, content, origin: (None, _sender(content))), (
+            lambda user, listener, sender, recipient: None
+        )
     dispatchers = Dispatchers(
         delivery.dispatchers(settings, providers, SystemClock()),
         routes=delivery.routes(settings),
@@ -105,11 +107,15 @@ def _verdict(settings: Settings, dispatchers: Dispatchers) -> Verdict:
     prepare = Preparation(dispatchers, functools.partial(parse, limits=limits), SystemClock())
     rules = delivery.rules(settings)
 
-    def verdict(envelope: Envelope, content: bytes, origin: Origin) -> Reply | None:
+    def verdict(envelope: Envelope, content: bytes, origin: Origin) -> tuple[Reply | None, str]:
         prepared = prepare(rules, f"doctor{time.time_ns():x}", envelope, content, origin)
-        return prepared if isinstance(prepared, Reply) else None
+        return (prepared, _sender(content)) if isinstance(prepared, Reply) else (None, prepared.email.sender.email)
 
     return verdict
+
+
+def _sender(content: bytes) -> str:
+    return parse(content).sender.email
 
 
 def _recipients(settings: Settings, dispatchers: Dispatchers) -> CheckRecipient:

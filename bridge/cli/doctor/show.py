@@ -79,11 +79,11 @@ class Screen:
         self._wrapped(f"{mark}: ", finding.says, style if finding.weight != "note" else "")
         if finding.reply and finding.weight != "note":
             self._wrapped("    the listener answers ", str(finding.reply))
-        for advice in finding.do:
-            self._wrapped("    - ", advice)
         if finding.settings:
             keys = ", ".join(dict.fromkeys(f"{s.table}.{s.key}" for s in finding.settings))
-            self._wrapped("    - ", f"In the settings: {keys} (below).")
+            self._wrapped("    - ", f"In the settings: {keys}, as below.")
+        for advice in finding.do:
+            self._wrapped("    - ", advice)
 
     def _wrapped(self, head: str, text: str, style: str = "") -> None:
         width = min(WIDTH, self.console.width)
@@ -99,8 +99,10 @@ class Screen:
 
 
 def _headline(dialogue: Dialogue, findings: tuple[Finding, ...]) -> str:
-    if not gets_through(findings):
+    if any(finding.weight == "change" for finding in findings):
         return "With the present settings this device does not get through:"
+    if not gets_through(findings):
+        return "With the present settings this device may not get through:"
     return (
         "This device gets through with the present settings."
         if dialogue.brought_mail

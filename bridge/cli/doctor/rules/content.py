@@ -52,16 +52,12 @@ def bare_newlines(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
         return
 
 
-def sender(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
+def from_address(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     for delivered in dialogue.all(Delivered):
-        content = delivered.content
-        if setup.relay_from or (content.sender and is_usable(content.sender)):
+        sender = delivered.sender
+        if not setup.sends or is_usable(sender):
             continue
-        what = (
-            f"From is {content.sender}, which no provider takes"
-            if content.sender
-            else "The message has no From address"
-        )
+        what = f"From is {sender}, which no provider takes" if sender else "The message has no From address"
         yield Finding(
             rule="from",
             weight="guess",
@@ -131,4 +127,4 @@ def verdict(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
             return
 
 
-CONTENT = (never_ends, bare_newlines, sender, missing, verdict)
+CONTENT = (never_ends, bare_newlines, from_address, missing, verdict)

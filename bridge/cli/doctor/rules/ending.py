@@ -20,7 +20,7 @@ def left_after_greeting(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     if last not in (["EHLO"], ["HELO"], ["LHLO"]) or dialogue.brought_mail:
         return
     lacks = list(_not_offered(dialogue, setup))
-    if ended.by == "quit" and not lacks:
+    if (ended.by == "quit" and not lacks) or any(stall.where == "line" for stall in dialogue.all(Stall)):
         return
     again = "Run this again with --count 2: after such an end the next connection is offered everything."
     yield Finding(
@@ -97,7 +97,7 @@ def stopped(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
         )
     elif ended.by == "silence":
         yield Finding(rule="stopped", weight="guess", says=f"After {last.verb} the device goes no further{_how(ended)}")
-    elif ended.by == "doctor" and not any(command.refusal for command in commands):
+    elif ended.by == "doctor" and not any(command.refusals for command in commands):
         yield Finding(rule="stopped", weight="guess", says="The connection was ended from our side.")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bridge.cli.doctor.dialogue import Command, Delivered, Dialogue, Setup, Stall
 from bridge.cli.doctor.findings import Finding, Setting, listener
 from bridge.cli.doctor.rules.login import bracketed
-from bridge.reply import MESSAGE_TOO_BIG
+from bridge.reply import MESSAGE_TOO_BIG, Reply
 from bridge.smtp import replies
 
 _PATH = re.compile(r"(FROM|TO):([ \t]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -19,7 +19,7 @@ _MIB = 1 << 20
 
 
 def no_greeting(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    if any(command.refusal == replies.NEED_HELO for command in dialogue.commands("MAIL")):
+    if dialogue.refused(replies.NEED_HELO, to=("MAIL",)):
         yield Finding(
             rule="no-helo",
             weight="change",
@@ -42,7 +42,7 @@ def helo_only(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def no_name(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    if any(command.refusal == replies.NEED_HOSTNAME for command in dialogue.commands("HELO", "EHLO", "LHLO")):
+    if dialogue.refused(replies.NEED_HOSTNAME):
         yield Finding(
             rule="no-hostname",
             weight="change",
@@ -56,56 +56,50 @@ def paths(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     """One finding for each kind of bad address, with the first line that shows it."""
     told: set[str] = set()
     for command in dialogue.commands("MAIL", "RCPT"):
-        finding = _path(command, setup)
-        if finding and finding.rule not in told:
-            told.add(finding.rule)
-            yield finding
+        for finding in _path(command, setup):
+            if finding.rule not in told:
+                told.add(finding.rule)
+                yield finding
 
 
-def _path(command: Command, setup: Setup) -> Finding | None:
+def _path(command: Command, setup: Setup) -> Iterator[Finding]:
     match = _PATH.match(command.argument)
     said = f"{command.verb} {command.argument[:80]}"
-    if command.refusal in _NEEDS_UTF8:
-        return Finding(
-            rule="smtputf8",
-            weight="change",
-            says=f"An address holds other letters than ASCII, and the device does not ask for SMTPUTF8: {said}",
-            reply=command.refusal,
-            do=("On the device: use addresses of ASCII letters only.",),
-        )
-    if command.refusal in _CONTROLS:
-        return Finding(
-            rule="control-characters",
-            weight="change",
-            says="An address holds control characters.",
-            reply=command.refusal,
-            do=("On the device: enter the address again.",),
-        )
-    if command.refusal in _BAD_PATH:
-        return _bad_path(command, match, said, setup)
-    if match and match[2] and command.refusal is None:
-        return Finding(
-            rule="blank-after-colon",
-            weight="note",
-            says=f"A blank stands before the address: {said} That is fine here.",
-        )
-    return None
+    for reply in command.refusals:
+        if reply in _NEEDS_UTF8:
+            yield Finding(
+                rule="smtputf8",
+                weight="change",
+                says=f"An address holds other letters than ASCII, and the device does not ask for SMTPUTF8: {said}",
+                reply=reply,
+                do=("On the device: use addresses of ASCII letters only.",),
+            )
+        elif reply in _CONTROLS:
+            yield Finding(
+                rule="control-characters",
+                weight="change",
+                says="An address holds control characters.",
+                reply=reply,
+                do=("On the device: enter the address again.",),
+            )
+        elif reply in _BAD_PATH:
+            yield _bad_path(command, reply, match, said, setup)
+    if match and match[2] and not set(command.refusals) & set(_BAD_PATH):
+        says = f"A blank stands before the address: {said} That is fine here."
+        yield Finding(rule="blank-after-colon", weight="note", says=says)
 
 
-def _bad_path(command: Command, match: re.Match[str] | None, said: str, setup: Setup) -> Finding:
+def _bad_path(command: Command, reply: Reply, match: re.Match[str] | None, said: str, setup: Setup) -> Finding:
     address = bracketed(command)
     if match and "<" not in match[3] and "@" in address and address.count("@") == 1:
         can = "bare_addresses" in setup.available
+        cannot = "This version takes no such addresses: enter them as <name@example.com>, where the device lets you."
         return Finding(
             rule="bare-address",
             weight="change",
             says=f"The address stands without angle brackets: {said}",
-            reply=command.refusal,
-            do=()
-            if can
-            else (
-                "This version takes no such addresses: enter them as <name@example.com>, where the device lets you.",
-            ),
+            reply=reply,
+            do=() if can else (cannot,),
             settings=(listener("bare_addresses", True),) if can else (),
         )
     if address.count("@") > 1:
@@ -120,20 +114,19 @@ def _bad_path(command: Command, match: re.Match[str] | None, said: str, setup: S
         do = "On the device: enter whole addresses (name@example.com), also in its address book."
     else:
         says, do = f"The address is not valid: {said}", "On the device: enter the address again."
-    return Finding(rule="bad-address", weight="change", says=says, reply=command.refusal, do=(do,))
+    return Finding(rule="bad-address", weight="change", says=says, reply=reply, do=(do,))
 
 
 def parameters(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    for command in dialogue.commands("MAIL", "RCPT"):
-        if command.refusal in (replies.UNKNOWN_PARAMETER, replies.BAD_PARAMETER):
+    for reply in (replies.UNKNOWN_PARAMETER, replies.BAD_PARAMETER):
+        if command := dialogue.refused(reply, to=("MAIL", "RCPT")):
             yield Finding(
                 rule="parameter",
                 weight="change",
                 says=f"A parameter is not known, or its value is wrong: {command.verb} {command.argument[:120]}",
-                reply=command.refusal,
+                reply=reply,
                 do=("The listener does not offer it: the device should not send it. No setting lets it through.",),
             )
-            return
 
 
 def too_large(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
@@ -144,8 +137,9 @@ def too_large(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     ]
     sizes = [*declared, *(each.content.size for each in dialogue.all(Delivered))]
     largest = max(sizes, default=0)
-    told = any(command.refusal == MESSAGE_TOO_BIG for command in dialogue.all(Command))
-    if not told and not any(each.refusal == MESSAGE_TOO_BIG for each in dialogue.all(Delivered)):
+    if not dialogue.refused(MESSAGE_TOO_BIG) and not any(
+        each.refusal == MESSAGE_TOO_BIG for each in dialogue.all(Delivered)
+    ):
         return
     wanted = max(largest, setup.max_message_size) * 3 // 2 // _MIB + 1
     yield Finding(
@@ -161,7 +155,7 @@ def too_large(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def recipients(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    if any(command.refusal == replies.TOO_MANY_RECIPIENTS for command in dialogue.commands("RCPT")):
+    if dialogue.refused(replies.TOO_MANY_RECIPIENTS):
         yield Finding(
             rule="recipients",
             weight="change",

@@ -39,13 +39,13 @@ def without_tls(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 def mechanism(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     logins = dialogue.all(Login)
-    for name in dict.fromkeys(login.mechanism for login in logins):
+    for name, login in {login.mechanism: login for login in reversed(logins)}.items():
         if name in setup.policy.auth_mechanisms:
             continue
         if name in KNOWN:
-            yield _not_listed(name, setup)
+            yield _not_listed(login, setup)
         else:
-            later = any(login.mechanism in setup.policy.auth_mechanisms for login in logins)
+            later = any(other.mechanism in setup.policy.auth_mechanisms for other in logins)
             yield Finding(
                 rule="mechanism",
                 weight="note" if later else "change",
@@ -55,8 +55,10 @@ def mechanism(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
             )
 
 
-def _not_listed(name: str, setup: Setup) -> Finding:
+def _not_listed(login: Login, setup: Setup) -> Finding:
+    name = login.mechanism
     with_password = (
+        Setting(table="user", key="name", value=login.name or _NEW_USER),
         Setting(
             table="user",
             key="password",
@@ -132,13 +134,13 @@ def _no_users(login: Login, setup: Setup) -> Finding:
 
 
 def broken_login(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    for command in dialogue.commands("AUTH"):
-        if command.refusal in _BROKEN:
+    for reply in _BROKEN:
+        if dialogue.refused(reply, to=("AUTH",)):
             yield Finding(
                 rule="broken-login",
                 weight="change",
                 says="The device's part of the login is not what the mechanism asks for (base64, or its form), or it gave up.",
-                reply=command.refusal,
+                reply=reply,
                 do=(
                     "On the device: choose another login method (PLAIN, LOGIN), or no login; enter name and password again.",
                 ),
@@ -147,7 +149,7 @@ def broken_login(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def order(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    if any(command.refusal == replies.NEED_HELO for command in dialogue.commands("AUTH")):
+    if dialogue.refused(replies.NEED_HELO, to=("AUTH",)):
         yield Finding(
             rule="auth-after-helo",
             weight="change",
@@ -167,8 +169,8 @@ def initial(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def relay(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    refused = {replies.NEED_AUTH, replies.RELAY_DENIED} & {command.refusal for command in dialogue.commands("MAIL")}
-    if not refused:
+    reply = next((r for r in (replies.NEED_AUTH, replies.RELAY_DENIED) if dialogue.refused(r, to=("MAIL",))), None)
+    if reply is None:
         return
     client, policy = dialogue.client, setup.policy
     inside = is_allowed(client, policy.allowed_networks)
@@ -182,8 +184,9 @@ def relay(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
         rule="no-login",
         weight="change",
         says=says,
-        reply=next(iter(refused)),
+        reply=reply,
         do=(
+            *_changing(client),
             "Or on the device: turn the login on, with"
             + (
                 f" a user that there is ({', '.join(map(repr, setup.users[:5]))})."
@@ -193,6 +196,14 @@ def relay(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
         ),
         settings=settings,
     )
+
+
+def _changing(client: str) -> tuple[str, ...]:
+    """A device whose address comes by DHCP."""
+    if ":" in client or client.startswith("127.") or not client[:1].isdigit():
+        return ()
+    network = ipaddress.ip_network(f"{client}/24", strict=False)
+    return (f"If the address of the device changes, name its network instead, as in {network}.",)
 
 
 def host(client: str) -> str:
@@ -207,11 +218,11 @@ def host(client: str) -> str:
 
 
 def sender(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    refused = [command for command in dialogue.commands("MAIL") if command.refusal == replies.SENDER_NOT_ALLOWED]
+    refused = dialogue.refused(replies.SENDER_NOT_ALLOWED, to=("MAIL",))
     login = next((login for login in dialogue.all(Login) if login.right), None)
-    if not refused or login is None:
+    if refused is None or login is None:
         return
-    address = bracketed(refused[0])
+    address = bracketed(refused)
     yield Finding(
         rule="sender",
         weight="change",

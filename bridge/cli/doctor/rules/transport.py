@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bridge.cli.doctor.dialogue import Command, Dialogue, Handshake, Proxied, Setup, Stall
+from bridge.cli.doctor.dialogue import Command, Dialogue, Handshake, Proxied, Setup
 from bridge.cli.doctor.findings import Finding, Setting, listener
 from bridge.smtp import replies
 
@@ -28,7 +28,7 @@ def http(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def proxy(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    proxied = dialogue.first(Proxied)
+    proxied = dialogue.first(Proxied) or (Proxied() if dialogue.commands("PROXY") else None)
     if proxied and not setup.proxy_protocol:
         source = f" (it names {proxied.source} as the client)" if proxied.source else ""
         can = "proxy_protocol" in setup.available
@@ -68,7 +68,7 @@ def implicit(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
             else ('Give it a listener of its own: `tls = "implicit"` shuts out whoever begins in plain text.',),
             settings=(listener("tls", "implicit"),),
         )
-    elif setup.policy.tls == "implicit" and not wanted and (dialogue.first(Command) or dialogue.first(Stall)):
+    elif setup.policy.tls == "implicit" and not wanted and dialogue.first(Command):
         yield Finding(
             rule="plain-on-implicit",
             weight="change",
@@ -163,6 +163,7 @@ def _no_cipher(offered: frozenset[int], setup: Setup, *, old: bool) -> Finding:
 
 
 def failed_tls(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
+    explained = any(old_tls(dialogue, setup)) or any(ciphers(dialogue, setup))
     for shake in dialogue.all(Handshake):
         if shake.refused in _UNTRUSTED:
             own = (
@@ -183,7 +184,7 @@ def failed_tls(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
                     Setting(table="tls", key="key_file", value="/etc/smtp-bridge/privkey.pem"),
                 ),
             )
-        elif not shake.version and not shake.late:
+        elif not shake.version and not shake.late and not explained:
             alert = shake.refused or shake.alert
             why = f" ({'its' if shake.refused else 'our'} alert: {_words(alert)})" if alert else ""
             yield Finding(
@@ -195,7 +196,7 @@ def failed_tls(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def tls_required(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    if any(command.refusal == replies.NEED_TLS for command in dialogue.all(Command)):
+    if dialogue.refused(replies.NEED_TLS):
         yield Finding(
             rule="tls-required",
             weight="change",
@@ -222,7 +223,11 @@ def protocol(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 def address(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     host = setup.address.rpartition(":")[0].strip("[]")
-    outside = not dialogue.client.startswith("127.") and dialogue.client not in ("::1", "unix")
+    outside = (
+        not dialogue.first(Proxied)
+        and not dialogue.client.startswith("127.")
+        and dialogue.client not in ("::1", "unix")
+    )
     if outside and (host.startswith("127.") or host in ("::1", "localhost")):
         port = setup.address.rpartition(":")[2]
         yield Finding(
