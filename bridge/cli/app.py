@@ -140,7 +140,7 @@ def check_certificate(settings: Settings) -> None:
 @app.command()
 def doctor(
     address: Annotated[
-        str, typer.Argument(metavar="[ADDRESS]", help="Where to listen; else the first listener's.", show_default=False)
+        str, typer.Argument(metavar="ADDRESS", help="Where to listen; else the first listener's.", show_default=False)
     ] = "",
     listen: Annotated[
         bool,

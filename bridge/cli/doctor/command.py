@@ -33,7 +33,6 @@ from bridge.smtp.tls import CertificateError
 from bridge.wiring import smtp as smtp_wiring
 
 CHANGE = 1
-STALLED_S = 4.0  # until a device that waits is told of; half of --silence where that is less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +129,7 @@ class Doctor:
     def _introduce(self) -> None:
         """The certificate is still being made: nobody has to wait for it to read."""
         if self.options.as_json:
+            warn(f"waiting for a connection on {self.place.shown}")
             return
         setup = setup_of(self.settings, self.index, _NO_CERTIFICATES, here=self.here)
         self.screen.introduce(
@@ -171,7 +171,7 @@ class Doctor:
                         daemons=daemons,
                         users=users,
                         certificates=certificates,
-                        silence=self._silence(),
+                        silence=Silence().within(self.options.silence),
                         verdict=verdict,
                         show=self._shower(),
                         client=client,
@@ -192,9 +192,6 @@ class Doctor:
                 screen(who, text)
 
         return show
-
-    def _silence(self) -> Silence:
-        return Silence(stalled=min(STALLED_S, self.options.silence / 2), ended=self.options.silence)
 
     def _nobody(self, number: int, *, so_far: bool = False) -> None:
         which = "Nobody connected" if number == 1 else f"No connection {number} came"

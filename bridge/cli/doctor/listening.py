@@ -23,8 +23,6 @@ from bridge.smtp.listener import ListenError, bind_address, unix_path
 from bridge.smtp.policy import ListenerPolicy
 
 LOOK = 16 * 1024
-GREET_AFTER_S = 0.4  # of silence: who speaks TLS at once has done so by then
-GREET_IMPLICIT_AFTER_S = 1.5  # a slow device may take long for its hello
 TAKEN_SIZE = 100 << 20  # octets of a message that are taken, so that its size is known
 EVERYBODY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
@@ -109,8 +107,7 @@ class Examination:
 
     async def _first_octets(self, sock: socket.socket) -> bytes:
         implicit = self._daemons.policy.tls == "implicit"
-        seconds = GREET_IMPLICIT_AFTER_S if implicit else GREET_AFTER_S
-        return await look(sock, min(seconds, self._silence.ended), lambda octets: _is_enough(octets))
+        return await look(sock, self._silence.greeting_implicit if implicit else self._silence.greeting, _is_enough)
 
     def _take_proxy_header(self, sock: socket.socket, first: bytes) -> None:
         header = sock.recv(proxy_length(first) or len(first))

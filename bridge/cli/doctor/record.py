@@ -16,7 +16,7 @@ Show = Callable[[Who, str], None]  # a line of the client, one of ours, or a rem
 
 HIDDEN = "********"
 MAX_SHOWN = 400  # characters of a line
-_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{4})")
+MAX_VERB = 10
 _MECHANISM = re.compile(r"[A-Z0-9_-]{1,20}", re.IGNORECASE)  # RFC 4422 3.1
 _MECHANISMS = frozenset(
     {"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "NTLM", "XOAUTH2", "GSSAPI", "OAUTHBEARER", "SCRAM-SHA-1"}
@@ -100,14 +100,16 @@ class Record:
             return verb, f"{mechanism_shown(mechanism)}{f' {HIDDEN}' if blank and initial else ''}"
         if verb in _SECRET:
             return verb, HIDDEN
-        if not known and (self._auth_seen or _may_be_secret(text)):
+        if not known and (self._auth_seen or _may_be_secret(word, argument)):
             return HIDDEN, f"({len(line)} octets, not shown: it may be a part of a login)"
         return (verb if known else word[:MAX_SHOWN]), argument.strip()[:MAX_SHOWN]
 
 
-def _may_be_secret(text: str) -> bool:
-    """One word of base64; in capitals alone it is a command of some other server (XCLIENT, TURN)."""
-    return _BASE64.fullmatch(text) is not None and not (text.isalpha() and text.isupper() and len(text) <= 8)
+def _may_be_secret(word: str, argument: str) -> bool:
+    """A command of some other server (XCLIENT, TURN, GET /) is letters; one word alone, or with a digit, may be anything."""
+    if not (word.isascii() and word.isalpha() and len(word) <= MAX_VERB):
+        return True
+    return not argument and not word.isupper()
 
 
 def mechanism_shown(mechanism: str) -> str:

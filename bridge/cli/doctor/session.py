@@ -36,10 +36,24 @@ Verdict = Callable[[Envelope, bytes, Origin], tuple[Reply | None, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Seconds: until a device that waits is told of (and helped on), until it is given up."""
+    """Seconds, after the connection was made until it is greeted (who speaks TLS at once has done so by then; on a listener
+    with implicit TLS a slow device gets more time for its hello), until a device that waits is told of, until it is given up.
+    """
 
+    greeting: float = 0.4
+    greeting_implicit: float = 1.5
     stalled: float = 4.0
     ended: float = 30.0
+
+    def within(self, ended: float) -> Silence:
+        """The same proportions, where the device is given up sooner."""
+        share = min(1.0, ended / self.ended * 4)
+        return Silence(
+            greeting=self.greeting * share,
+            greeting_implicit=self.greeting_implicit * share,
+            stalled=min(self.stalled, ended / 2),
+            ended=ended,
+        )
 
 
 class LearningAuth(Authenticator):
@@ -323,10 +337,16 @@ class LearningSession(Session):
         await super().smtp_LHLO(argument)
 
     def _extensions(self) -> list[str]:
-        """As the daemon's listener has them: what is not offered there is taken here, but not offered either."""
-        if self.record.offered_all or self._caught is not None:
-            return super()._extensions()
-        return Session._extensions(self._shadow())
+        """As the daemon's listener has them: what is not offered there is taken here, but not offered either.
+
+        Unless all is offered. CRAM-MD5 is not a part of that: clients prefer it, and it asks the most of the settings.
+        """
+        shadow = self if self._caught is not None else self._shadow()
+        if self.record.offered_all and self._caught is None:
+            mechanisms = tuple(dict.fromkeys((*self._daemons.policy.auth_mechanisms, "PLAIN", "LOGIN")))
+            policy = replace(self.service.policy, auth_mechanisms=mechanisms)
+            shadow.service = replace(self.service, policy=policy, limits=self._daemons.limits)
+        return Session._extensions(shadow)
 
     async def smtp_STARTTLS(self, argument: str) -> None:
         if not self.tls and not Session._can_start_tls(self._shadow()):

@@ -16,8 +16,8 @@ def left_after_greeting(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
     ended, commands = dialogue.first(Ended), dialogue.all(Command)
     if not ended or ended.by not in ("device", "quit") or not commands or dialogue.offered_all:
         return
-    last = [command.verb for command in commands if command.verb != "QUIT"][-1:]
-    if last not in (["EHLO"], ["HELO"], ["LHLO"]) or dialogue.brought_mail:
+    last = next((command for command in reversed(commands) if command.verb != "QUIT"), None)
+    if last is None or last.verb not in ("EHLO", "HELO", "LHLO") or last.refusals or dialogue.brought_mail:
         return
     lacks = list(_not_offered(dialogue, setup))
     if (ended.by == "quit" and not lacks) or any(stall.where == "line" for stall in dialogue.all(Stall)):
