@@ -56,9 +56,9 @@ class Record:
         self.add(Command(verb=text, faults=frozenset({fault})))
         self.show("C", text)
 
-    def secret(self, octets: int) -> None:
-        """A line within AUTH."""
-        self.show("C", f"{HIDDEN} ({octets} octets, not shown)")
+    def secret(self) -> None:
+        """A line within AUTH; how long it is would tell how long the password is."""
+        self.show("C", f"{HIDDEN} (not shown)")
 
     def refused(self, reply: Reply) -> None:
         """What the daemon's listener answers to the running command, which goes on here all the same."""
@@ -101,7 +101,7 @@ class Record:
         if verb in _SECRET:
             return verb, HIDDEN
         if not known and (self._auth_seen or _may_be_secret(word, argument)):
-            return HIDDEN, f"({len(line)} octets, not shown: it may be a part of a login)"
+            return HIDDEN, "(not shown: it may be a part of a login)"
         return (verb if known else word[:MAX_SHOWN]), argument.strip()[:MAX_SHOWN]
 
 

@@ -251,7 +251,7 @@ class LearningSession(Session):
             self.record.odd("(a line that is too long)", fault="long")
             raise
         if self._in_auth:
-            self.record.secret(len(line))
+            self.record.secret()
         return line
 
     def _note_command(self, line: bytes, faults: frozenset[str] = frozenset()) -> str:
