@@ -42,7 +42,7 @@ def closed_after() -> Iterator[None]:
 
 
 def connect(port: int) -> smtplib.SMTP:
-    client = smtplib.SMTP("127.0.0.1", port, local_hostname="device", timeout=2)
+    client = smtplib.SMTP("127.0.0.1", port, local_hostname="device", timeout=5)
     OPEN.append(client)
     return client
 
@@ -88,7 +88,7 @@ def login(mechanism: str, *, password: str = PASSWORD, tls: bool = False, user: 
 
 
 def tls_at_once(port: int) -> None:
-    client = smtplib.SMTP_SSL("127.0.0.1", port, local_hostname="device", timeout=2, context=trusting())
+    client = smtplib.SMTP_SSL("127.0.0.1", port, local_hostname="device", timeout=5, context=trusting())
     OPEN.append(client)
     send(client)
 
@@ -130,7 +130,7 @@ def raw(*parts: bytes, greeted: bool = True) -> Device:
     """Each part is sent when the answer to the one before has come; raises Refused for a 4xx or 5xx."""
 
     def device(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as sock, sock.makefile("rb") as lines:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock, sock.makefile("rb") as lines:
             refused = [] if not greeted or answer(lines) < 400 else [b"the greeting"]
             for part in parts:
                 sock.sendall(part)

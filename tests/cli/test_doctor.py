@@ -38,7 +38,9 @@ from tests.cli.conftest import invoke, on_terminal, one_line, read_all, read_unt
 from tests.cli.devices import PASSWORD, USER, Device, raw
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1 is deprecated")
-QUICK = Silence(greeting=0.03, greeting_implicit=0.05, stalled=0.1, ended=0.4)
+QUICK = Silence(greeting=0.03, greeting_implicit=0.05, stalled=0.1, ended=3)
+PATIENT = Silence(greeting=2, greeting_implicit=2, stalled=0.1, ended=3)  # for a hello, which ends the wait
+SHORT = Silence(greeting=0.03, greeting_implicit=0.05, stalled=0.1, ended=0.4)  # for who says nothing
 PRINTER = {"name": USER, "password": PASSWORD}
 
 
@@ -75,8 +77,13 @@ def see(tmp_path: Path, certificates: Certificates) -> Any:
     """`await see(device, listener={...}, user=[...])` -> Seen."""
 
     async def look(
-        device: Device, listener: dict[str, Any] | None = None, offer_all: bool = False, **tables: Any
+        device: Device,
+        listener: dict[str, Any] | None = None,
+        offer_all: bool = False,
+        silence: Silence | None = None,
+        **tables: Any,
     ) -> Seen:
+        silence = silence or (PATIENT if device is devices.tls_at_once else QUICK)
         (tmp_path / "doctor.toml").write_text(settings_text(listener or {}, **tables))
         settings = load_settings(str(tmp_path / "doctor.toml"), environ={"HOME": str(tmp_path)})
         users, lines = smtp_wiring.users(settings), []
@@ -89,7 +96,7 @@ def see(tmp_path: Path, certificates: Certificates) -> Any:
             sock, client = await place.accept()
             examination = Examination(
                 daemons=service_of(settings, 0, auth, check_recipient), users=users, certificates=certificates,
-                silence=QUICK, verdict=verdict, show=lambda who, text: lines.append(f"{who} {text}"), client=client,
+                silence=silence, verdict=verdict, show=lambda who, text: lines.append(f"{who} {text}"), client=client,
                 offer_all=offer_all,
             )  # fmt: skip
             dialogue = await asyncio.wait_for(examination.run(sock), 10)
@@ -240,7 +247,8 @@ HELPLESS: dict[str, tuple[Device, set[str]]] = {
 async def test_it_says_what_no_setting_helps(case: str, see: Any) -> None:
     device, rules = HELPLESS[case]
 
-    seen = await see(device, user=[PRINTER])
+    silence = SHORT if case in ("silent", "stops within DATA") else None
+    seen = await see(device, silence=silence, user=[PRINTER])
 
     assert seen.changes() == rules, seen.findings
     assert all(finding.do for finding in seen.findings if finding.weight == "change")

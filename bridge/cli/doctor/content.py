@@ -32,8 +32,7 @@ class Newlines:
 class Content:
     """`size` in octets as they came. `names`: of the header's fields, in order. `sender`: the address in From, "" for none.
 
-    `subject`: there is one, and it is not empty. `eight_bit`: names of fields with octets above 127. `mended`: the device did
-    not end it with CRLF.CRLF, and the doctor did that for it.
+    `subject`: there is one, and it is not empty. `eight_bit`: names of fields with octets above 127.
     """
 
     size: int = 0
@@ -44,7 +43,6 @@ class Content:
     body: int = 0
     blank_body: bool = False
     eight_bit: tuple[str, ...] = ()
-    mended: bool = False
 
     def has(self, name: str) -> bool:
         return any(each.lower() == name for each in self.names)
@@ -64,10 +62,10 @@ def message_of(sample: bytes, size: int, newlines: Newlines) -> Content:
     text = sample[: end + 2] if end >= 0 else _WRONG_END.sub(b"", sample) if mended else sample
     count = NewlineCount()
     count.feed(text)
-    return _read(text, len(text), count.value, mended=mended)
+    return _read(text, len(text), count.value)
 
 
-def _read(sample: bytes, size: int, newlines: Newlines, *, mended: bool = False) -> Content:
+def _read(sample: bytes, size: int, newlines: Newlines) -> Content:
     text = sample.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     start = skip_mbox_line(text)
     end = header_end(text, start)
@@ -84,7 +82,6 @@ def _read(sample: bytes, size: int, newlines: Newlines, *, mended: bool = False)
         body=len(body) + size - len(sample),
         blank_body=not body.strip(),
         eight_bit=tuple(name.decode("ascii", "replace") for name, value in fields if not (name + value).isascii()),
-        mended=mended,
     )
 
 

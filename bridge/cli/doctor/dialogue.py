@@ -44,8 +44,6 @@ class Command:
 
     verb: str
     argument: str = ""
-    tls: bool = False
-    logged_in: bool = False
     refusals: tuple[Reply, ...] = ()
     faults: frozenset[str] = frozenset()
 

@@ -43,11 +43,11 @@ class Record:
     def add(self, step: Step) -> None:
         self.steps.append(step)
 
-    def command(self, line: bytes, known: bool, *, tls: bool, logged_in: bool, faults: frozenset[str]) -> None:
+    def command(self, line: bytes, known: bool, faults: frozenset[str]) -> None:
         verb, argument = self.without_secrets(line, known)
         self._auth_seen = self._auth_seen or verb == "AUTH"
         self._command = len(self.steps)
-        self.add(Command(verb=verb, argument=argument, tls=tls, logged_in=logged_in, faults=faults))
+        self.add(Command(verb=verb, argument=argument, faults=faults))
         self.show("C", f"{verb} {argument}".rstrip())
 
     def odd(self, text: str, *, fault: str) -> None:

@@ -254,9 +254,9 @@ class LearningSession(Session):
             self.record.secret()
         return line
 
-    def _note_command(self, line: bytes, faults: frozenset[str] = frozenset()) -> str:
+    def _note_command(self, line: bytes, faults: frozenset[str]) -> str:
         verb = line.strip(b" \t").partition(b" ")[0].decode("ascii", "replace").upper()
-        self.record.command(line, verb in self.commands, tls=self.tls, logged_in=self.user is not None, faults=faults)
+        self.record.command(line, verb in self.commands, faults)
         return verb
 
     async def _execute(self, line: bytes) -> None:
