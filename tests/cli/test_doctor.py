@@ -27,8 +27,8 @@ from bridge.cli.doctor.certificates import Certificates, prepare
 from bridge.cli.doctor.dialogue import Dialogue, Handshake, Login
 from bridge.cli.doctor.findings import Finding, gets_through, merged
 from bridge.cli.doctor.listening import Examination, Place
+from bridge.cli.doctor.recording import Silence
 from bridge.cli.doctor.rules import examine
-from bridge.cli.doctor.session import Silence
 from bridge.cli.doctor.setup import judges, service_of, setup_of
 from bridge.config.load import load_settings
 from bridge.smtp.auth import Authenticator

@@ -20,8 +20,8 @@ from bridge.cli.doctor.dialogue import Dialogue, Setup
 from bridge.cli.doctor.findings import Finding, as_toml, gets_through, merged
 from bridge.cli.doctor.listening import Examination, Place, left_early
 from bridge.cli.doctor.record import Show, Who
+from bridge.cli.doctor.recording import Silence
 from bridge.cli.doctor.rules import examine
-from bridge.cli.doctor.session import Silence
 from bridge.cli.doctor.setup import chosen_listener, judges, service_of, setup_of
 from bridge.cli.doctor.show import Screen
 from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE, INTERRUPTED

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bridge.cli.doctor.auth import LearningAuth
 from bridge.cli.doctor.certificates import Certificates, Watch, lenient_context
 from bridge.cli.doctor.dialogue import Command, Dialogue, Ended, Handshake, Proxied
 from bridge.cli.doctor.hello import kind_of, parse_record, proxy_length, proxy_source
 from bridge.cli.doctor.record import Record, Show
-from bridge.cli.doctor.session import LearningAuth, LearningSession, Silence, Verdict, failure
+from bridge.cli.doctor.recording import Silence, failure
+from bridge.cli.doctor.session import LearningSession, Verdict
 from bridge.smtp.auth import User
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import ListenError, bind_address, unix_path
