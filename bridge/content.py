@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from bridge.budget import Hold, MemoryBudget
 from bridge.model import Email
@@ -43,6 +43,20 @@ class Contents:
     async def begin(self) -> Content:
         """Waits for room in the budget. Raises `budget.Exhausted`."""
         return Content(self, self.budget.take(READING) or await self.budget.hold(READING))
+
+
+class Readable(Protocol):
+    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Content with CRLF line ends that is here already."""
+
+    octets: bytes
+
+    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]:
+        return self.octets, ()
 
 
 class Content:

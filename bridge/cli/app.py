@@ -12,8 +12,8 @@ import typer
 
 from bridge import __version__
 from bridge.cli import queue, suppress
-from bridge.cli.common import ConfigOption, JsonOption, fail, settings_or_exit, warn
-from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE
+from bridge.cli.common import ConfigOption, JsonOption, duration, fail, settings_or_exit, warn
+from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
 from bridge.config.settings import Settings
 
 app = typer.Typer(
@@ -142,6 +142,49 @@ def check_certificate(settings: Settings) -> None:
                 trust_clients(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), Path(listener.client_ca_file))
     except CertificateError as error:
         fail(f"certificate: {error}", EX_CONFIG)
+
+
+@app.command()
+def doctor(
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Where to listen; else the first listener's.", show_default=False)
+    ] = "",
+    listen: Annotated[
+        bool,
+        typer.Option("--listen", help="Wait for a device that cannot send, and say what it does and what lets it in."),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long to wait for connections.")
+    ] = "10m",  # type: ignore[assignment]
+    silence: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long the device may say nothing.")
+    ] = "30s",  # type: ignore[assignment]
+    count: Annotated[
+        int, typer.Option(metavar="N", help="Connections to look at; many devices make a test first.", min=1)
+    ] = 1,
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Find out why a device cannot send: `doctor --listen 0.0.0.0:2525` shows what it says, and which settings let it through."""
+    if not listen:
+        fail("doctor needs --listen [ADDRESS]: it waits for a device that cannot send, shows what it says, and which"
+             " settings let it through", EX_USAGE)  # fmt: skip
+    from bridge.cli.doctor.command import Options, run_doctor
+
+    settings = settings_or_exit(config)
+    check_certificate(settings)
+    options = Options(address=listen_address(address), timeout=timeout, silence=silence, count=count, as_json=as_json)
+    raise typer.Exit(run_doctor(settings, options))
+
+
+def listen_address(text: str) -> str:
+    """As in the settings of a listener; "" stays."""
+    from bridge.config.types import parse_listen_address
+
+    try:
+        return str(parse_listen_address(text)) if text else ""
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="ADDRESS") from None
 
 
 @app.command("hash-password")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from bridge.clock import Clock
-from bridge.content import Content, join
+from bridge.content import Readable, join
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
@@ -65,7 +65,7 @@ class Preparation:
         self._clock = clock
 
     def __call__(
-        self, rules: Rules, queue_id: str, envelope: Envelope, incoming: Content, origin: Origin
+        self, rules: Rules, queue_id: str, envelope: Envelope, incoming: Readable, origin: Origin
     ) -> Prepared | Reply:
         """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
         long one is copied once, from its file."""

@@ -26,7 +26,7 @@ from bridge.smtp.wire import Disconnected, LineTooLong, Wire
 log: Any = structlog.get_logger()
 
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
-_BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
+BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
 _SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the address
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
 
@@ -211,7 +211,7 @@ class Conversation(Wire):
         command = self.commands.get(verb)
         if command is None:
             await self._answer_unknown(verb)
-        elif self.service.policy.require_tls and not self.tls and verb not in _BEFORE_TLS:
+        elif self.service.policy.require_tls and not self.tls and verb not in BEFORE_TLS:
             await self._refuse(replies.NEED_TLS)
         else:
             self._blind = 0

@@ -13,6 +13,7 @@ MAX_V1 = 107  # 2.1: the longest line, CRLF included
 MAX_V2 = 16 + 4096  # the format allows 64 KiB of TLVs; those in use (TLS, cloud ids) stay well below 1 KiB
 _V1 = b"PROXY "
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"
+PROXY_MARKS = (_V1, _V2)  # what a header begins with
 _PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 _V1_FAMILIES: dict[str, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]] = {
     "TCP4": ipaddress.IPv4Address,
