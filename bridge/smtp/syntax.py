@@ -27,8 +27,8 @@ _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
 _LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
 # Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
 _LENIENT_LOCAL = re.compile(rf"(?:{_ATEXT}|\.)+")
-# Letters and digits of any script; underscores occur in host names inside companies, and are in `\w`: a label that could be read in
-# two ways made 2**85 ways of reading a domain.
+# Letters and digits of any script, and underscores, which occur in host names inside companies. Each label can be read in one way
+# only: with two, a domain of 85 labels has 2**85.
 _LABEL = r"\w(?:[\w-]*\w)?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _JOINERS = "\u200c\u200d"
