@@ -26,7 +26,7 @@ Doing = Generator[None, None, None]
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How a listener is set. `users`: name -> (password, the senders it may use; none: all).
+    """How a listener is set. `users`: name -> (password, the senders it may use, in lower case; none: all).
 
     `extra`: keywords of EHLO that come and go with the version; what they change is asked by `offers`.
     `garbled_path`: the answer to NUL or CR in a MAIL or RCPT line. `max_unknown`: unknown commands, then 421; 0: no limit.
@@ -341,7 +341,7 @@ class Model:
                 bodies={"7BIT", "8BITMIME"} | ({"BINARYMIME"} if self.rules.offers("BINARYMIME") else set()),
             )
             senders = self.rules.users[self._user][1] if self._user else ()
-            if senders and mail.reverse_path and mail.reverse_path not in senders:
+            if senders and mail.reverse_path and mail.reverse_path.lower() not in senders:
                 raise Refusal("550 5.7.1")
         except Refusal as refusal:
             self._refuse(refusal.reply)

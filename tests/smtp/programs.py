@@ -197,8 +197,10 @@ def stuffed(content: bytes) -> bytes:
     return wire + (b"" if not wire or wire.endswith(b"\r\n") else b"\r\n") + END
 
 
+DOT_FIRST = b".X-Dot: 1\r\n" + HEADER
 CONTENTS = (
     (BODIES | FULL).map(lambda body: stuffed(HEADER + body))
+    | BODIES.map(lambda body: stuffed(DOT_FIRST + body))
     | BODIES.map(lambda body: HEADER + body + b"\r\n.\r\n")
     | BODIES.map(stuffed)
     | one_of(b".\r\n", b"\r\n.\r\n", b"..\r\n.\r\n", b".\n.\r\n", b".\r.\r\n\r\n.\r\n")

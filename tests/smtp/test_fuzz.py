@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.smtp.model import Model, Rules
 from tests.smtp.player import LISTENERS, Running, Wrong, play, read_reply
-from tests.smtp.programs import Program, programs
+from tests.smtp.programs import DOT_FIRST, LOG_IN, Program, programs, stuffed
 from tests.smtp.raw import HEADER, WHOLE
 
 pytestmark = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 EHLO = b"EHLO client.example\r\n"
+MAIL = b"MAIL FROM:<ann@example.com>\r\n"
+RCPT = b"RCPT TO:<bob@example.org>\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,24 @@ def test_a_session_is_the_same_however_it_is_cut(running: Running) -> None:
         ("250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "500 5.5.1", "250 2.0.0", "221 2.0.0")
     }
     assert {content for _, content in told} == {HEADER + b"a\r\n.\r\nb\r\n.\r\n"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        (EHLO, b"STARTTLS\r\nMAIL FROM:<eve@example.com>\r\nNOOP\r\n", EHLO, MAIL),  # CVE-2011-0411
+        (EHLO, b"STARTTLS\r\n", MAIL),  # RFC 3207 4.2: who it is must be said again
+        (EHLO, b"STARTTLS\r\n", EHLO, LOG_IN, LOG_IN, MAIL + RCPT + b"DATA\r\n" + stuffed(HEADER)),
+        (EHLO, MAIL + RCPT + b"DATA\r\n" + stuffed(DOT_FIRST + b".\r\n..\r\n.x")),
+    ],
+)
+@pytest.mark.parametrize("listener", ["smtp", "tls"])
+def test_what_chance_seldom_brings_is_as_the_rules_say(
+    items: tuple[bytes, ...], listener: str, running: Running
+) -> None:
+    model = play(Program(listener=listener, items=items), running)
+
+    assert len(model.replies) >= 4
 
 
 @pytest.mark.parametrize(
