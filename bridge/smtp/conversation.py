@@ -197,7 +197,11 @@ class Conversation(Wire):
 
     async def _execute(self, line: bytes) -> None:
         self._commands += 1
-        if self._commands > self.service.limits.max_commands and not self.in_transaction:
+        limits = self.service.limits
+        most = limits.max_commands + (
+            limits.max_recipients if self.in_transaction else 0
+        )  # a message is not cut in two
+        if self._commands > most:
             await self._goodbye(replies.TOO_MANY_COMMANDS)
             return
         if line[:2] == b"\x16\x03":  # a TLS hello on a plain port: the rest of it is no commands

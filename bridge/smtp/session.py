@@ -233,6 +233,7 @@ class Session(Conversation):
 
     async def smtp_MAIL(self, argument: str) -> None:
         self._put_off = False
+        self._lost_chunks = None
         refusal = self._mail_refusal()
         if refusal:
             await self._refuse(refusal, reverse_path="")

@@ -7,6 +7,7 @@ missing brackets pass and raises on others.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from bridge.model import NO_WISH, Wish
@@ -27,15 +28,21 @@ _ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
 _LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
 # Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
 _LENIENT_LOCAL = re.compile(rf"(?:{_ATEXT}|\.)+")
-_LABEL = r"[^\W](?:[\w-]*[^\W])?"  # letters and digits of any script; underscores occur in host names inside companies
-_DOMAIN = re.compile(rf"(?:_?{_LABEL})(?:\._?{_LABEL})*\.?")
+# Letters and digits of any script, and underscores, which occur in host names inside companies. Each label can be read in one way
+# only: with two, a domain of 85 labels has 2**85.
+_LABEL = r"\w(?:[\w-]*\w)?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_JOINERS = "\u200c\u200d"
 _LITERAL = re.compile(r"\[[A-Za-z0-9:.\-]{1,80}\]")
-_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")  # RFC 3461 4
+_XCHAR = r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})"  # RFC 3461 4
+_XTEXT = re.compile(rf"{_XCHAR}*")
+_SOME_XTEXT = re.compile(rf"{_XCHAR}+")
 _HEX = re.compile(r"\+([0-9A-F]{2})")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")  # RFC 6533 3: `\x{FC}` is a code point
+_KEYWORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
-_BDAT = re.compile(r"([0-9]{1,15})(?:[ \t]+(LAST))?", re.IGNORECASE)
-_NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.IGNORECASE)
+_BDAT = re.compile(r"([0-9]{1,15})(?:[ \t]+(LAST))?", re.IGNORECASE | re.ASCII)
+_NOTIFY = re.compile(r"NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY))*", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +132,9 @@ def _split_path(argument: str, keyword: str, bare: bool) -> tuple[str, str] | Re
         match = _PATH.fullmatch(rest) or (_BARE_PATH.fullmatch(rest) if bare else None)
     if not match:
         return replies.MAIL_SYNTAX if sender else replies.RCPT_SYNTAX
-    path = _SOURCE_ROUTE.sub("", match[1], count=1) if match[1].startswith("@") else match[1]
-    return path, match[2] or ""
+    route = _SOURCE_ROUTE.match(match[1])
+    # A route that leads to nobody is malformed: without it the null path would be left.
+    return (match[1][route.end() :] if route else "") or match[1], match[2] or ""
 
 
 def _check_address(path: str, *, smtputf8: bool, sender: bool, bare_local: bool) -> Reply | None:
@@ -151,7 +159,19 @@ def _check_address(path: str, *, smtputf8: bool, sender: bool, bare_local: bool)
 def _is_domain(domain: str) -> bool:
     if domain.startswith("["):
         return bool(_LITERAL.fullmatch(domain))
-    return len(domain.encode()) <= MAX_DOMAIN and bool(_DOMAIN.fullmatch(domain))
+    return len(domain.encode()) <= MAX_DOMAIN and bool(_DOMAIN.fullmatch(_without_marks(domain)))
+
+
+def _without_marks(domain: str) -> str:
+    """Vowel signs and joiners are part of the letter before them (RFC 5892 2.1, A.1, A.2); `\\w` does not know them."""
+    if domain.isascii():
+        return domain
+    letters: list[str] = []
+    for c in domain:
+        follows = letters and letters[-1].isalnum()
+        if not (follows and (c in _JOINERS or unicodedata.category(c).startswith("M"))):
+            letters.append(c)
+    return "".join(letters)
 
 
 def _is_utf8(text: str) -> bool:
@@ -168,10 +188,9 @@ def _parameters(text: str) -> dict[str, str] | Reply:
     values: dict[str, str] = {}
     for word in filter(None, text.split(" ")):  # at no other blank: an address of any script may hold one
         name, equals, value = word.partition("=")
-        name = name.upper()
-        if not re.fullmatch(r"[A-Z0-9][A-Z0-9-]*", name) or (equals and not value) or name in values:
+        if not _KEYWORD.fullmatch(name) or (equals and not value) or name.upper() in values:
             return replies.BAD_PARAMETER
-        values[name] = value
+        values[name.upper()] = value
     return values
 
 
@@ -222,9 +241,9 @@ def _is_blank(encoded: str, *, embedded: bool) -> bool:
 # Also where they were not offered (HELO): clients send them all the same. AUTH= changes nothing: who sends is who logged in.
 _MAIL_PARAMETERS = {
     "SIZE": re.compile(r"[0-9]{1,20}"),
-    "BODY": re.compile(r"7BIT|8BITMIME|BINARYMIME", re.IGNORECASE),
+    "BODY": re.compile(r"7BIT|8BITMIME|BINARYMIME", re.IGNORECASE | re.ASCII),
     "SMTPUTF8": re.compile(r""),
-    "AUTH": _XTEXT,
-    "RET": re.compile(r"FULL|HDRS", re.IGNORECASE),
-    "ENVID": _XTEXT,
+    "AUTH": _SOME_XTEXT,
+    "RET": re.compile(r"FULL|HDRS", re.IGNORECASE | re.ASCII),
+    "ENVID": _SOME_XTEXT,
 }

@@ -41,6 +41,7 @@ def rcpt(argument: str, *, smtputf8: bool = False) -> str | Reply:
         ("FROM:<a..b.@docomo.example>", "a..b.@docomo.example"),
         ("FROM:<a@host_with_underscores.example>", "a@host_with_underscores.example"),
         ("FROM:<a@localhost>", "a@localhost"),
+        ("FROM:<a@_dmarc.host_.example>", "a@_dmarc.host_.example"),
         ("FROM:<!#$%&'*+/=?^_`{|}~-@example.com>", "!#$%&'*+/=?^_`{|}~-@example.com"),
     ],
 )
@@ -67,6 +68,11 @@ def test_a_sender_is_taken_as_it_is_written(argument: str, path: str) -> None:
         ("FROM:<a@example.com> SIZE=" + "9" * 20, "552 5.3.4"),
         ("FROM:<a@example.com> SIZE=" + "9" * 21, "501 5.5.4"),
         ("FROM:<a@example.com> X-FOO", "555 5.5.4"),
+        ("FROM:<a@example.com> ENVID", "501 5.5.4"),
+        ("FROM:<a@example.com> AUTH", "501 5.5.4"),
+        ("FROM:<a@example.com> RET=HDR\u017f", "501 5.5.4"),
+        ("FROM:<a@example.com> \u017fIZE=1", "501 5.5.4"),
+        ("FROM:<@relay.example:>", "553 5.1.7"),
         ("FROM:<(comment)>", "553 5.1.7"),
         ("FROM:<@>", "553 5.1.7"),
         ("FROM:<a@>", "553 5.1.7"),
@@ -197,3 +203,21 @@ def test_a_reply_never_holds_a_line_break() -> None:
         Reply(550, "5.1.1", "no\r\n250 yes")
     assert Reply.safe(550, "5.1.1", "no\r\n250 yes").encode() == b"550 5.1.1 no 250 yes\r\n"
     assert banner("host\r\n250 x", "smtp").encode() == b"220 host 250 x ESMTP smtp-rest-bridge\r\n"
+
+
+@pytest.mark.parametrize("domain", ["डाटामेल.भारत", "ไทยดี.ไทย", "نامه\u200cای.ایران", "බ්\u200dරා.ලංකා"])
+def test_the_vowel_signs_and_joiners_of_a_script_belong_to_its_domains(domain: str) -> None:
+    assert rcpt(f"TO:<bob@{domain}>", smtputf8=True) == RcptCommand(address=f"bob@{domain}")
+
+
+@pytest.mark.parametrize("domain", ["\u093e.example", "a-\u093e.example", "\u200dx.example", "a\u3002b", "a\u2028b"])
+def test_what_belongs_to_no_letter_makes_no_domain(domain: str) -> None:
+    assert str(rcpt(f"TO:<bob@{domain}>", smtputf8=True)).startswith("553 5.1.3")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("piece", ["_a.", "_.", "a.", "a-", "@a:", "é", '""', '"\\"'])
+def test_no_address_takes_long_to_read(piece: str) -> None:
+    """One of 200 octets held up everybody for ever."""
+    for argument in (f"<a@{piece * 80})>", f"<{piece * 80})>", f"<@{piece * 80})@a>"):
+        assert isinstance(mail(f"FROM:{argument} SMTPUTF8"), Reply), argument

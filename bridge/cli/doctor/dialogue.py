@@ -129,7 +129,8 @@ class Setup:
     """The daemon's listener. `address` as in the settings. `here`: the doctor listens at that very address.
 
     `ciphers`: what its context takes, number of the suite -> "rsa", "ecdsa" or "any" (the certificate that goes with it);
-    `old_ciphers`: the same with `tls_minimum = "1.0"`. `key`: the kind of its certificate. `sends`: there is a provider that wants to know a sender.
+    `old_ciphers`: the same with `tls_minimum = "1.0"`. `key`: the kind of its certificate.
+    `sends`: there is a provider that wants to know a sender.
     """
 
     policy: ListenerPolicy
