@@ -23,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SOURCE_ROUTE = re.compile(r"@[^:<>\"]*:")  # RFC 5321 4.1.1.3, appendix C: accepted and ignored
 # In a path that is written in angle brackets; a quoted local part may hold ">" and blanks.
 _PATH = re.compile(r'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ \t])*)>(?:[ \t]+(.*))?', re.DOTALL)
-_ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
+_ATEXT = r"[^\x00-\x20\x7f\s()<>\[\]:;@\\,.\"]"  # no blank of any script either: to most readers it ends the address
 _LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
 # Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
 _LENIENT_LOCAL = re.compile(rf"(?:{_ATEXT}|\.)+")
