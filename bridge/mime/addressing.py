@@ -6,6 +6,7 @@ show is seen by nobody else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,6 +14,8 @@ from typing import Any
 
 from bridge.model import Addressing, Email, Mailbox, merge_recipients, split_address
 
+# IDNA takes the NFKC, in which letters and digits of Unicode become "(1)", "1," or hold a blank.
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
 Key = tuple[str, str]
 KeyOf = Callable[[str], Key]
 
@@ -185,10 +188,12 @@ def _loose(key: Key) -> Key:
 
 @lru_cache(maxsize=256)
 def a_label(domain: str) -> str:
-    """`müller.example` -> `xn--mller-kva.example`; what cannot be one stays, in lower case."""
+    """`müller.example` -> `xn--mller-kva.example`; what cannot be one, or would be more than one address, stays, in
+    lower case."""
     if len(domain) > 255:  # the codec takes quadratic time
         return domain.lower()
     try:
-        return domain.encode("idna").decode("ascii").lower()
+        label = domain.encode("idna").decode("ascii").lower()
     except UnicodeError:
         return domain.lower()
+    return label if _HOST.fullmatch(label) else domain.lower()

@@ -119,11 +119,11 @@ def _headers(email: Email, needs: Needs, used: Collection[str], notes: list[str]
 def _reply_to(mailboxes: Iterable[Mailbox], notes: list[str]) -> Iterator[Mailbox]:
     """What is no address would have the whole mail refused."""
     for mailbox in mailboxes:
-        local, domain = split_address(mailbox.email)
-        if local.isascii() and domain:
-            yield _with_a_label(mailbox)
+        written = _with_a_label(mailbox)
+        if written.email.isascii() and split_address(written.email)[1]:
+            yield written
         else:
-            notes.append("a Reply-To dropped that has no domain, or a local part beyond ASCII")
+            notes.append("a Reply-To dropped that has no domain, or is beyond ASCII")
 
 
 def _with_a_label(mailbox: Mailbox) -> Mailbox:

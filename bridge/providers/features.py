@@ -61,15 +61,24 @@ def read_features(headers: Iterable[tuple[str, str]], readers: Readers) -> Featu
             continue
         used.add(lower)
         found = reader(lower, one_line(value).strip())
-        tags.update(dict.fromkeys(tag for tag in found.tags if tag))
-        metadata |= found.metadata
-        options |= found.options
+        tags.update(dict.fromkeys(one_line(tag) for tag in found.tags if tag))
+        metadata |= _one_line_each(found.metadata)
+        options |= _one_line_each(found.options)
         dropped += [f"{lower}: {key}" if key else lower for key in found.dropped]
     if not used:
         return NOTHING
     return Features(
         tags=tuple(tags), metadata=metadata, options=options, dropped=tuple(dropped), used=frozenset(used)
     )  # fmt: skip
+
+
+def _one_line_each(found: Any) -> Any:
+    """Names and texts, however deep: JSON in a field may hold controls as escapes, which are none before it is read."""
+    if isinstance(found, str):
+        return one_line(found)
+    if isinstance(found, Mapping):
+        return {one_line(key): _one_line_each(value) for key, value in found.items()}
+    return found
 
 
 def _reader(name: str, readers: Readers) -> Reader | None:

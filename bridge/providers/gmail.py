@@ -13,10 +13,10 @@ import httpx
 
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps
-from bridge.mime.fidelity import Carries, Form
-from bridge.model import Addressing, Fault, Outcome
+from bridge.mime.fidelity import Carries, Form, Loss
+from bridge.model import Addressing, Email, Envelope, Fault, Outcome
 from bridge.providers.answers import id_of, pointed, words_of
-from bridge.providers.api import ApiProvider, ApiSettings, Outgoing
+from bridge.providers.api import NO_DOMAIN, NO_SENDER, ApiProvider, ApiSettings, Outgoing
 from bridge.providers.base import Policy, Verified
 from bridge.providers.http import Exchange
 from bridge.providers.oauth import SUBJECT, TokenAuth, read_service_account, verified
@@ -87,6 +87,12 @@ class Gmail(ApiProvider):
 
     def _learn(self, tokens: tuple[str, ...]) -> None:
         self.secrets = tokens
+
+    def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
+        """Without a mailbox of the settings the sender is a part of the address that is called: `..` would be another call."""
+        found = super().losses(email, envelope)
+        named = self.settings.user or "@" in (email.sender.email or envelope.reverse_path)
+        return found if named or found[:1] == (NO_SENDER,) else (NO_DOMAIN, *found)
 
     # Request
 

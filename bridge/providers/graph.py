@@ -22,7 +22,7 @@ from bridge.mime.pieces import base64_of, decoded, pieces_of
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers.answers import is_html, json_of, pointed, safe_words
-from bridge.providers.api import ApiProvider, ApiSettings, Outgoing, without_empty
+from bridge.providers.api import NO_DOMAIN, NO_SENDER, ApiProvider, ApiSettings, Outgoing, without_empty
 from bridge.providers.base import Call, Policy, Verified
 from bridge.providers.body import size_of
 from bridge.providers.display import bcc_of, one_line
@@ -159,7 +159,9 @@ class Graph(ApiProvider):
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)
         if self.form(email).name == "raw":
-            return found
+            # As in Gmail: `..` in the place of a mailbox would be another call.
+            named = self.settings.user or "@" in (email.sender.email or envelope.reverse_path)
+            return found if named or found[:1] == (NO_SENDER,) else (NO_DOMAIN, *found)
         if (size := _body_size(email)) > MAX_POST - MAX_HEADER_GROWTH:
             reply = Reply(552, "5.3.4", f"Message too big for the provider: its text alone has {size} octets")
             return (Loss("size", f"a text of {size} octets", reply), *found)

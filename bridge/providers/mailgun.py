@@ -148,8 +148,8 @@ class Mailgun(ApiProvider):
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)
         sender = email.sender.email or envelope.reverse_path
-        if not found and not self._domain(sender):
-            return (NO_SENDER,)
+        if not self._domain(sender) and not any(loss.kind == "sender" for loss in found):
+            return (NO_SENDER, *found)
         if self.form(email).name == "json" and _size(self._header_fields(self.mended(email)[0])) > MAX_PARAMETERS:
             text = f"header fields of more than {MAX_PARAMETERS} octets"
             return (*found, Loss("headers", text, Reply(554, "5.6.5", f"The provider cannot carry {text}")))

@@ -19,12 +19,13 @@ MAX_DOMAIN = 255
 MAX_ENVID = 100  # characters before they became xtext (RFC 3461 4.4)
 MAX_ORCPT = 500  # characters as they are sent, type included (RFC 3461 4.2)
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# With the line and paragraph separators, which RFC 5198 2 keeps out too: some readers end a line at them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SOURCE_ROUTE = re.compile(r"@[^:<>\"]*:")  # RFC 5321 4.1.1.3, appendix C: accepted and ignored
 # In a path that is written in angle brackets; a quoted local part may hold ">" and blanks.
 _PATH = re.compile(r'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ \t])*)>(?:[ \t]+(.*))?', re.DOTALL)
 _BARE_PATH = re.compile(r"[ \t]*([^<> \t]+)(?:[ \t]+(.*))?", re.DOTALL)  # MAIL FROM:ann@example.com SIZE=1
-_ATEXT = r"[^\x00-\x20\x7f()<>\[\]:;@\\,.\"]"
+_ATEXT = r"[^\x00-\x20\x7f\s()<>\[\]:;@\\,.\"]"  # no blank of any script either: to most readers it ends the address
 _LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
 # Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
 _LENIENT_LOCAL = re.compile(rf"(?:{_ATEXT}|\.)+")

@@ -75,6 +75,7 @@ class Wire(SMTP):
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._buffer = bytearray()
         self._reading_paused = False
+        self._draining = False
         self._more: asyncio.Future[None] | None = None
 
     # --- the connection
@@ -97,7 +98,7 @@ class Wire(SMTP):
         """A client that only closed its writing side (`nc -N`) still gets its answers; aiosmtpd would cancel the handler."""
         self.eof = True
         self._wake()
-        return not self.tls
+        return not (self.tls or self._draining)
 
     def _set_rset_state(self) -> None:
         """aiosmtpd's envelope is not used: it cannot tell a null reverse path from none."""
@@ -116,9 +117,22 @@ class Wire(SMTP):
         self._cancel_timer()
         transport = self._writer.transport
         if not transport.is_closing():
-            transport.close()
+            if (self._buffer or self._reading_paused) and not self.eof and transport.can_write_eof():
+                self._drain()
+            else:
+                transport.close()
         if self.transport is not None:
             self._timeout_handle = self.loop.call_later(LINGER_S, transport.abort)
+
+    def _drain(self) -> None:
+        """The client has sent more than was read: closed with that unread, the kernel would reset the connection, and the last
+        replies be lost. So it is told that this was all, and what it still sends is thrown away."""
+        self._draining = True
+        self._buffer.clear()
+        self._writer.transport.write_eof()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()  # type: ignore[attr-defined]
 
     def _cancel_timer(self) -> None:
         if self._timeout_handle is not None:
@@ -142,7 +156,7 @@ class Wire(SMTP):
 
     def say_and_close(self, reply: Reply) -> None:
         """End the connection from outside its task, which `connection_lost` then cancels."""
-        if self.transport is None or self.transport.is_closing():
+        if self.transport is None or self.transport.is_closing() or self._draining:
             return
         if self._paused:  # type: ignore[attr-defined]  # it reads nothing, this neither
             self.transport.abort()
@@ -153,6 +167,8 @@ class Wire(SMTP):
     # --- reading
 
     def data_received(self, data: bytes) -> None:
+        if self._draining:
+            return
         self._buffer += data
         if len(self._buffer) > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mime.addressing import address, unseen
+from bridge.mime.addressing import a_label, address, unseen
 from bridge.model import Addressing, Email, Mailbox, merge_recipients, same_recipient_key, split_address
 
 
@@ -101,3 +101,8 @@ def test_a_recipient_the_header_does_not_show_is_seen_by_nobody_else(
         hidden = [name for name in call.bcc if same_recipient_key(name) in exact]
         assert not hidden  # whoever is named exactly is shown
         assert all(split_address(name)[1] for name in call.recipients)
+
+
+@pytest.mark.parametrize("domain", ["x\u2474y.example", "x\ufc5ey.example", "x\u037ay.example"])
+def test_a_domain_that_would_become_two_addresses_as_a_labels_stays(domain: str) -> None:
+    assert a_label(domain) == domain

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mime.charset import decode
-from bridge.mime.headers import decode_words
+from bridge.mime.headers import clean, decode_words
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import parse_value
 
@@ -105,3 +105,8 @@ def test_20000_encoded_words_cost_well_below_a_tenth_of_a_second() -> None:
         seconds.append(time.perf_counter() - began)
 
     assert min(seconds) < 0.1
+
+
+@given(st.text("\x1b\xa0\u3000a\r", max_size=5))
+def test_a_clean_text_stays_as_it_is(text: str) -> None:
+    assert clean(clean(text)) == clean(text)

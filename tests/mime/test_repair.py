@@ -78,7 +78,7 @@ def test_a_type_gives_way_to_the_ending_people_see(name: str, kind: str, sent: s
 def test_an_empty_file_a_reply_to_that_is_none_and_a_misspelt_bcc() -> None:
     given = email(
         attachments=(Attachment(filename="a.txt", content_type="text/plain", encoded=b"", size=0),),
-        reply_to=(Mailbox("noreply"), Mailbox("a@m\u00fcller.example")),
+        reply_to=(Mailbox("noreply"), Mailbox("a@x\u2474y.example"), Mailbox("a@m\u00fcller.example")),
         headers=(('"Bcc"', "secret@example.org"), (".bcc:", "secret@example.org"), ("X-Empty", ""), ("X-A", "1")),
     )
     mended, notes = repaired(given, Needs(filled_files=True))
@@ -86,7 +86,7 @@ def test_an_empty_file_a_reply_to_that_is_none_and_a_misspelt_bcc() -> None:
     assert [a.size for a in mended.attachments] == [2]
     assert mended.reply_to == (Mailbox("a@xn--mller-kva.example"),)
     assert mended.headers == (("X-A", "1"),)
-    assert len(notes) == 3
+    assert len(notes) == 4
 
 
 def test_of_too_many_header_fields_those_that_matter_are_kept() -> None:

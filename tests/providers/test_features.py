@@ -93,5 +93,20 @@ def test_no_value_breaks_it_and_none_has_more_than_one_line(headers: list[tuple[
         assert not any(ord(c) < 32 for c in text)
 
 
+def test_an_escape_in_json_starts_no_line() -> None:
+    readers = {**READERS, "x-api": json_keys({"tag": one, "options": lambda v: Found(options={"a": {"b": v}, "n": 1})})}
+    value = r'{"tag": "x\u000d\u000aBcc: eve@example.org", "options": "x\u2028y\u0000\u0085"}'
+
+    found = read_features((("X-API", value), ("X-Vars", r'{"k\n": "v\r"}')), readers)
+
+    assert found.tags == ("x Bcc: eve@example.org",)
+    assert found.options == {"a": {"b": "x y "}, "n": 1}
+    assert found.metadata == {"k ": "v "}
+
+
+def one(value: str) -> Found:
+    return Found(tags=(value,))
+
+
 def test_tags_are_cut_to_what_a_provider_takes() -> None:
     assert cut(["abcdef", "b", "c"], most=2, length=3) == ["abc", "b"]

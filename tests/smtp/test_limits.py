@@ -367,3 +367,22 @@ def test_connections_are_counted_by_network(one: str, other: str, same: bool) ->
         assert connections.admit(second) is None
     connections.leave(second)
     assert not connections._by_client
+
+
+@pytest.mark.parametrize("flood", [b"BAD\r\n" * 80_000, b"QUIT\r\n" + b"NOOP\r\n" * 50_000])
+async def test_a_client_that_pipelines_beyond_the_end_hears_every_reply_before_it(
+    start_daemon: Any, flood: bytes
+) -> None:
+    """Closed with input unread, the kernel would answer with a reset, and replies be lost."""
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(port_of(daemon))
+
+    raw.send(flood)
+    expected = ["500 5.5.1"] * 10 + ["421 4.7.0"] if flood.startswith(b"BAD") else ["221 2.0.0"]
+    await raw.expect(*expected)
+
+    await raw.expect_end()
+    raw.close()
+    async with asyncio.timeout(10):
+        while daemon.connections.sessions:
+            await asyncio.sleep(0.01)

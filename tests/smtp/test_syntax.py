@@ -90,6 +90,10 @@ def test_a_sender_is_taken_as_it_is_written(argument: str, path: str) -> None:
         ("FROM:<a\x85@example.com> SMTPUTF8", "501 5.1.7"),
         ('FROM:<"a\rb"@example.com>', "501 5.1.7"),
         ("FROM:<a@example.com>\x0b", "501 5.1.7"),
+        ("FROM:<a\u2028b@example.com> SMTPUTF8", "501 5.1.7"),
+        ("FROM:<a\u00a0b@example.com> SMTPUTF8", "553 5.1.7"),
+        ("FROM:<\u3000a@example.com> SMTPUTF8", "553 5.1.7"),
+        ('FROM:<"a\u2029b"@example.com> SMTPUTF8', "501 5.1.7"),
     ],
 )
 def test_what_is_no_sender_is_refused_with_the_reason(argument: str, reply: str) -> None:

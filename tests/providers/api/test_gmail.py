@@ -87,6 +87,12 @@ class TestGmail(ApiContract):
 
         assert "/users/relay@example.com/" in str(other.requests[-1].url)
 
+    async def test_a_sender_that_is_no_mailbox_is_no_part_of_the_address_that_is_called(self, bench: Bench) -> None:
+        for sender in ("..", "."):
+            unfit = bench.provider.unfit(parse(mails.raw(f"From: {sender}\r\n\r\ntext\r\n".encode())), mails.envelope())
+            assert unfit is not None
+            assert (unfit.reply.enhanced, unfit.degradable) == ("5.1.7", False)
+
     async def test_a_bad_recipient_is_found_by_trying_each_alone(self, bench: Bench) -> None:
         outcomes = await bench.send(mails.build(), mails.envelope(ANN, "bad@@example.org"))
 

@@ -84,6 +84,12 @@ class TestGraphMime(GraphContract):
         assert f"Bcc: {CAT}\r\n".encode() in raw
         assert b"eve@" not in raw
 
+    async def test_a_sender_that_is_no_mailbox_is_no_part_of_the_address_that_is_called(self, bench: Bench) -> None:
+        unfit = bench.provider.unfit(parse(mails.raw(b"From: ..\r\n\r\ntext\r\n")), mails.envelope())
+
+        assert unfit is not None
+        assert (unfit.reply.enhanced, unfit.degradable) == ("5.1.7", False)
+
     async def test_one_token_serves_many_mails_at_once(self, bench: Bench) -> None:
         await asyncio.gather(*(bench.provider.send(*one(bench, n), queue_id=f"Q{n}", key=f"K{n}") for n in range(8)))
 

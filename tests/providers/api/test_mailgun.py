@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import email.utils
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from bridge.mime.parse import parse
-from bridge.model import Fault
+from bridge.model import Fault, Mailbox
 from bridge.providers.catalogue import adapter
 from bridge.providers.mailgun import MAX_PARAMETERS
 from bridge.sandbox import Sandbox
@@ -184,6 +185,15 @@ class TestMailgunMime(ApiContract):
         assert (outcome.status, outcome.provider_message_id) == ("sent", "<1@example.com>")
 
     # --- domain and region
+
+    async def test_without_any_domain_a_mail_that_would_lose_something_is_no_better(self, sandbox: Sandbox) -> None:
+        provider = self.make(sandbox, domain="", content="json")
+        email = parse(mails.raw(mails.invitation()))
+        unfit = provider.unfit(replace(email, sender=Mailbox("shop@a/b")), mails.envelope())
+        await provider.aclose()
+
+        assert unfit is not None
+        assert not unfit.degradable  # its path would be /v3//messages
 
     async def test_without_a_domain_that_of_the_sender_is_taken(self, sandbox: Sandbox) -> None:
         provider = self.make(sandbox, domain="")
