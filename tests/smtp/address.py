@@ -70,7 +70,7 @@ def reason(address: str, malformed: str, *, smtputf8: bool, good: bool) -> str:
 
 def split(argument: str, keyword: str, *, control: str) -> tuple[str, str]:
     """`FROM:<a@b> SIZE=1` -> ("a@b", "SIZE=1")."""
-    if any(unicodedata.category(c) == "Cc" for c in argument):
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in argument):
         raise Refusal(control)
     rest = argument[len(keyword) :].lstrip(" ")
     if argument[: len(keyword)].upper() != keyword or not rest.startswith("<"):
@@ -116,7 +116,7 @@ def is_address(address: str, *, bare_local: bool) -> bool:
 def is_local(local: str) -> bool:
     """Dots may stand anywhere; RFC 5321 wants an atom on both sides, some Japanese mailboxes have none."""
     if len(local) < 2 or local[0] != '"':
-        return bool(local) and not set(local) & SPECIALS
+        return bool(local) and not set(local) & SPECIALS and not any(map(str.isspace, local))
     inside, closed, position = local[1:-1], local[-1] == '"', 0
     while position < len(inside):
         if inside[position] == "\\":
