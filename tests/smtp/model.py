@@ -129,7 +129,7 @@ class Model:
 
     def _obey(self, line: bytes) -> Doing:
         if len(line) + 1 > self._longest(line):
-            self._refuse("500 5.5.2")
+            self._refuse_line("500 5.5.2")
             return
         line = line.removesuffix(b"\r")
         if line.startswith(b"\x16\x03"):  # a TLS hello: what follows are no commands
