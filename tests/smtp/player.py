@@ -54,7 +54,6 @@ max_recipients = {rules.max_recipients}
 max_errors = {rules.max_errors}
 max_junk_commands = {rules.max_junk}
 max_unknown_commands = {rules.max_unknown}
-auth_delay = "0s"
 
 [provider]
 kind = "capture"
@@ -94,7 +93,7 @@ class Running:
         self._loop.set_exception_handler(lambda loop, context: self.errors.append(repr(context)))
         self._thread.start()
         (self._directory / "config.toml").write_text(settings_text())
-        variables = environment(self._directory)
+        variables = environment(self._directory, SMTP_BRIDGE_SMTP__AUTH_DELAY="0s")
         del variables["SMTP_BRIDGE_SMTP__LISTENER__ADDRESS"], variables["SMTP_BRIDGE_SMTP__HOSTNAME"]
         self.daemon = Daemon(load_settings(environ=variables, cwd=self._directory))
         self._own: set[asyncio.Task[Any]] = self.run(self._start())
