@@ -142,7 +142,7 @@ class Model:
             self._refuse_line("500 5.5.2")
         elif verb in HTTP:
             self._close("421 4.7.0")
-        elif not verb or not verb.isascii():
+        elif not word.isascii() or not word:
             self._refuse_line("500 5.5.2")
         elif verb not in self._commands():
             self._unknown += not self._blind
