@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +25,8 @@ from bridge.spool.base import SpoolBusy, SpoolError
 from bridge.wiring import ProviderError
 
 log: Any = structlog.get_logger()
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 
 def run_from_arguments(arguments: Sequence[str]) -> int:
@@ -49,6 +54,7 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
             text="no settings found: mail is accepted and kept to be looked at, and NOTHING IS SENT; "
             "give a settings file or SMTP_BRIDGE_ variables to send",
         )
+    give_large_blocks_back()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_main(settings, read_again))
@@ -63,6 +69,17 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
         print(f"smtp-bridge: {error}", file=sys.stderr)
         return EX_SOFTWARE
     return 0
+
+
+def give_large_blocks_back() -> None:
+    """A large block that is freed is the system's again, not a hole in a heap: glibc raises its threshold for that to 32 MiB by
+    itself, and a hundred messages of 25 MiB then cost twice their budget (tests/bench/memory.py). See mallopt(3)."""
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ:  # somebody knows better
+        return
+    libc = ctypes.CDLL(None)
+    for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 20), (_M_ARENA_MAX, 2)):
+        with contextlib.suppress(AttributeError):  # another C library
+            libc.mallopt(parameter, value)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
