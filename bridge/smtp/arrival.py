@@ -19,6 +19,7 @@ import structlog
 from bridge.smtp.conversation import Service
 from bridge.smtp.policy import client_of, is_allowed
 from bridge.smtp.proxy import ProxyError, ProxyHeader, parse_proxy_header
+from bridge.smtp.rates import network_of
 from bridge.smtp.session import Session
 from bridge.smtp.tls import handshake_fault
 
@@ -86,21 +87,22 @@ class Arrivals:
                 if header is None:
                     return
                 client, named = header.source or peer, bool(header.source)
-            if self._by_client[client] >= self._service.limits.max_connections_per_client:
+            network = network_of(client)
+            if self._by_client[network] >= self._service.limits.max_connections_per_client:
                 return
-            with self._counted(client):
+            with self._counted(network):
                 stack.pop_all()
                 await self._hand_over(sock, client, named=named)
 
     @contextlib.contextmanager
-    def _counted(self, client: str) -> Any:
-        self._by_client[client] += 1
+    def _counted(self, network: str) -> Any:
+        self._by_client[network] += 1
         try:
             yield
         finally:
-            self._by_client[client] -= 1
-            if not self._by_client[client]:
-                del self._by_client[client]
+            self._by_client[network] -= 1
+            if not self._by_client[network]:
+                del self._by_client[network]
 
     async def _header(self, sock: socket.socket, peer: str) -> ProxyHeader | None:
         """None when there is none that may be believed; the connection is then closed without a word."""
