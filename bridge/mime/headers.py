@@ -22,7 +22,7 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 def clean(text: str) -> str:
     """One line: runs of control characters and lone surrogates become a blank, white space at the ends goes."""
     text = text.strip()
-    return text if text.isprintable() else _CONTROLS.sub(" ", text).strip(" ")
+    return text if text.isprintable() else _CONTROLS.sub(" ", text).strip()
 
 
 def unfold(value: bytes) -> bytes:
