@@ -78,17 +78,19 @@ class BridgeProcess:
 
     async def start(self) -> None:
         with self.log_path.open("ab") as log_file:
+            before = log_file.tell()
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "bridge", "run", env=self.environ, cwd=self.directory, stderr=log_file
             )
-        await self._find_port()
+        await self._find_port(before)
 
-    async def _find_port(self) -> None:
+    async def _find_port(self, before: int) -> None:
+        """`before`: where in the log this start begins; what earlier ones wrote is long, and read often here."""
         import orjson
 
         assert self.process
         for _ in range(1000):
-            for line in reversed(self.log_path.read_bytes().splitlines()):
+            for line in reversed(_from(self.log_path, before).splitlines()):
                 with contextlib.suppress(orjson.JSONDecodeError):
                     event = orjson.loads(line)
                     if event.get("event") == "daemon.listening" and event.get("pid") == self.process.pid:
@@ -115,6 +117,12 @@ class BridgeProcess:
                 if event.get("event") == name:
                     found.append(event)
         return found
+
+
+def _from(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read()
 
 
 @pytest.fixture
