@@ -162,6 +162,7 @@ async def test_a_host_that_does_not_exist_is_temporary(start_daemon: Any, connec
     assert (await client.send()).startswith("451 4.4.1")
 
 
+@pytest.mark.serial
 async def test_a_slow_api_does_not_hold_the_client_longer_than_attempt_timeout_and_sends_once(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
