@@ -79,10 +79,9 @@ async def test_three_hundred_aborted_connections_leave_no_descriptor_behind(star
         if number % 20 == 0:
             await asyncio.sleep(0)
     async with asyncio.timeout(10):
-        while open_sockets() > before:
+        while open_sockets() > before or daemon.connections.sessions:
             await asyncio.sleep(0.01)
 
-    assert not daemon.connections.sessions
     assert not daemon.connections._by_client
 
 
