@@ -259,7 +259,7 @@ async def test_one_data_one_answer_the_refused_recipient_is_in_the_failed_queue(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
     """No recipient stands in a header, so each gets a call of its own; one is refused."""
-    daemon = await start_daemon(**rest(sandbox.url))
+    daemon = await start_daemon(**rest(sandbox.url, SMTP_BRIDGE_BOUNCE__FROM="off"))
     client = await connect(daemon.listeners[0].port)
 
     reply = await client.send(
