@@ -5,14 +5,21 @@ BIN    := $(VENV)/bin
 # Newer pips know a variable of its own for the build back end; older ones take the first for both.
 PIP    := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 ARGS   ?=
+WORKERS ?= 2
 
 .PHONY: run test check bench dist clean
 
 run: $(VENV)/.installed
 	$(BIN)/smtp-bridge demo $(ARGS)
 
+# Two at a time, then those that measure time, with none beside them. With ARGS one process runs what they name.
 test: $(VENV)/.test-installed
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not serial'
+	$(BIN)/python -m pytest -m serial
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ def secret_hash() -> str:
     from argon2 import PasswordHasher
 
     return PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash("secret")
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that the system gives to nobody meanwhile. Who connects is refused; who names it may listen on it.
+
+    A port that was listened on is free once that ends, and the next who asks for any may be another test, run beside this one.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
@@ -79,17 +92,19 @@ class BridgeProcess:
 
     async def start(self) -> None:
         with self.log_path.open("ab") as log_file:
+            before = log_file.tell()
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "bridge", "run", env=self.environ, cwd=self.directory, stderr=log_file
             )
-        await self._find_port()
+        await self._find_port(before)
 
-    async def _find_port(self) -> None:
+    async def _find_port(self, before: int) -> None:
+        """`before`: where in the log this start begins; what earlier ones wrote is long, and read often here."""
         import orjson
 
         assert self.process
         for _ in range(1000):
-            for line in reversed(self.log_path.read_bytes().splitlines()):
+            for line in reversed(_from(self.log_path, before).splitlines()):
                 with contextlib.suppress(orjson.JSONDecodeError):
                     event = orjson.loads(line)
                     if event.get("event") == "daemon.listening" and event.get("pid") == self.process.pid:
@@ -116,6 +131,12 @@ class BridgeProcess:
                 if event.get("event") == name:
                     found.append(event)
         return found
+
+
+def _from(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read()
 
 
 @pytest.fixture

@@ -226,6 +226,7 @@ def test_hold_release_and_drop_while_the_daemon_runs(tmp_path: Path) -> None:
         assert listed(tmp_path, "--status", "active") == []
 
 
+@pytest.mark.serial
 async def test_retry_wakes_the_daemon_at_once(tmp_path: Path, start_daemon: Any) -> None:
     async with Sandbox(key="k") as api:
         api.fail("503")

@@ -65,6 +65,7 @@ def test_a_stop_that_was_asked_for_is_exit_status_0(tmp_path: Path, number: sign
     assert events(tmp_path / "stderr")[-1]["event"] == "daemon.stopped"
 
 
+@pytest.mark.serial
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with bridge(tmp_path) as (process, port), socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"EHLO c.example\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n")

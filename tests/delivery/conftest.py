@@ -224,7 +224,7 @@ class Bench:
         return message
 
     async def put_together(self, *messages: Message) -> None:
-        """All are due before any of them is claimed."""
+        """All are due before any of them is claimed, if the runner is `idle` or stopped."""
         lanes: list[Lane] = []
         for message in messages:
             plan = self.dispatchers.again(message, parse(message.raw))
@@ -248,6 +248,10 @@ class Bench:
                 if value:
                     return
                 await asyncio.sleep(0.002)
+
+    async def idle(self) -> None:
+        """Until the runner claims nothing and waits to be woken, whatever works run."""
+        await self.until(lambda: self.clock._waiting and not self.runner._wake.is_set())
 
     async def quiet(self) -> None:
         """Until nothing runs and nothing is due, which the runner shows by waiting for the clock."""

@@ -96,6 +96,7 @@ async def test_a_queue_goes_on_in_whole_batches_when_works_end_one_by_one(bench:
     for recipient in names(20):
         await one.put(recipient)
         await one.until(lambda made=recipient: (made,) in one.provider.requests)
+    await one.idle()
     await one.put_together(*(one.message(recipient) for recipient in names(40, start=20)))
     for number, gate in enumerate(gates, start=1):
         gate.set()
@@ -253,7 +254,8 @@ async def test_an_interrupted_attempt_that_may_have_been_in_a_batch_had_another_
 async def test_a_client_that_waits_is_neither_delayed_by_a_batch_nor_put_into_one(bench: Make) -> None:
     one = bench(never, never, never, SENT, max_batch=10, concurrency=4)
     await one.put("first@example.org")
-    await one.until(lambda: one.provider.running == 1 and one.clock._waiting)
+    await one.until(lambda: one.provider.running == 1)
+    await one.idle()
     await one.put_together(*(one.message(recipient) for recipient in names(15)))
     await one.until(lambda: one.provider.running == 3)
     message = one.message("waited@example.org")
@@ -274,6 +276,7 @@ async def test_a_client_that_waits_has_its_turn_among_the_batches(bench: Make) -
     one = bench(wait, SENT, max_batch=10, concurrency=1)
     await one.put("first@example.org")
     await one.until(lambda: one.provider.running == 1)
+    await one.idle()
     message = one.message("waited@example.org")
     attempt = one.dispatcher.begin(message, one.runner._parse(message.raw), [("waited@example.org",)], waited=True)
     await one.put_together(*(one.message(recipient) for recipient in names(15)))
@@ -311,6 +314,7 @@ async def test_nothing_is_claimed_while_what_is_held_is_large(bench: Make) -> No
     one.budget.total, one.budget.most_large = 50_000, 40_000
     await put(one, 6, size=1000)
     await one.until(lambda: len(one.runner._works) == 6)
+    await one.idle()
     more = [one.message(recipient) for recipient in names(3, start=6)]
     await one.put_together(*more)
     await asyncio.sleep(0.05)

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from bridge.sandbox import Sandbox
+from tests.conftest import reserved_port
 
 KEY = "sandbox-secret-key"
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(key=KEY) as running:
-        yield running
+    with reserved_port() as port:
+        async with Sandbox(key=KEY, port=port) as running:
+            yield running
 
 
 def rest(sandbox_url: str, **more: str) -> dict[str, str]:

@@ -242,6 +242,7 @@ async def test_an_attached_calendar_keeps_its_method_and_charset(
     assert attachment["filename"] == "i.ics"
 
 
+@pytest.mark.serial
 async def test_one_odd_mail_does_not_hold_up_the_others(sandbox: Sandbox, bridge_process: Any, connect: Any) -> None:
     """Three thousand addresses in domains of other scripts, ten megabytes of HTML: another client is answered meanwhile."""
     process = await bridge_process(**rest(sandbox.url))

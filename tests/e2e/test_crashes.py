@@ -11,14 +11,14 @@ import contextlib
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.conftest import BridgeProcess
+from tests.conftest import BridgeProcess, reserved_port
 from tests.e2e.conftest import KEY, Smtp, eventually, rest
 
 ROUNDS = 30
@@ -144,9 +144,17 @@ async def rounds(api: Api, process: BridgeProcess, number: int, *, flapping: boo
     return load
 
 
-def variables(api: Api, mode: str) -> dict[str, str]:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Its clients never stop connecting, also while it is down: they must meet nobody else's daemon there."""
+    with reserved_port() as port:
+        yield port
+
+
+def variables(api: Api, mode: str, port: int) -> dict[str, str]:
     return rest(
         f"http://127.0.0.1:{api.port}",
+        SMTP_BRIDGE_SMTP__LISTENER__ADDRESS=f"127.0.0.1:{port}",
         SMTP_BRIDGE_RELAY__MODE=mode,
         SMTP_BRIDGE_RELAY__ATTEMPT_TIMEOUT="0.1s",
         SMTP_BRIDGE_PROVIDER__MAX_UNKNOWN="1000",
@@ -159,9 +167,9 @@ def variables(api: Api, mode: str) -> dict[str, str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["auto", "queue"])
 async def test_every_message_that_got_its_250_survives_kill_9(
-    mode: str, api: Api, bridge_process: Any, capsys: pytest.CaptureFixture[str]
+    mode: str, api: Api, port: int, bridge_process: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = await bridge_process(**variables(api, mode))
+    process = await bridge_process(**variables(api, mode, port))
 
     load = await rounds(api, process, signal.SIGKILL, flapping=True)
 
@@ -177,9 +185,9 @@ async def test_every_message_that_got_its_250_survives_kill_9(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", ["auto", "queue"])
 async def test_sigterm_loses_nothing_and_sends_nothing_twice(
-    mode: str, api: Api, bridge_process: Any, capsys: pytest.CaptureFixture[str]
+    mode: str, api: Api, port: int, bridge_process: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = await bridge_process(**variables(api, mode))
+    process = await bridge_process(**variables(api, mode, port))
 
     load = await rounds(api, process, signal.SIGTERM, flapping=False)
 

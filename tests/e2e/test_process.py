@@ -36,6 +36,7 @@ async def process(sandbox: Sandbox, bridge_process: Any) -> Any:
     )
 
 
+@pytest.mark.serial
 async def test_whatever_the_api_does_each_message_arrives_once_or_is_refused(
     process: Any, sandbox: Sandbox, connect: Callable[..., Any]
 ) -> None:

@@ -162,6 +162,7 @@ async def test_a_host_that_does_not_exist_is_temporary(start_daemon: Any, connec
     assert (await client.send()).startswith("451 4.4.1")
 
 
+@pytest.mark.serial
 async def test_a_slow_api_does_not_hold_the_client_longer_than_attempt_timeout_and_sends_once(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
@@ -258,7 +259,7 @@ async def test_one_data_one_answer_the_refused_recipient_is_in_the_failed_queue(
     sandbox: Sandbox, start_daemon: Any, connect: Any
 ) -> None:
     """No recipient stands in a header, so each gets a call of its own; one is refused."""
-    daemon = await start_daemon(**rest(sandbox.url))
+    daemon = await start_daemon(**rest(sandbox.url, SMTP_BRIDGE_BOUNCE__FROM="off"))
     client = await connect(daemon.listeners[0].port)
 
     reply = await client.send(

@@ -13,6 +13,8 @@ from bridge.mime.structure import parse_structure
 from bridge.mime.trace import count_received, normalize_newlines, stamp
 from tests.mime.samples import BOMBS, attached, mail, multipart, part, whole
 
+pytestmark = pytest.mark.serial
+
 
 def seconds(work: Callable[[], object], times: int = 1) -> float:
     """The best of a few runs: the machine may be busy with something else."""

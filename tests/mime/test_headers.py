@@ -96,6 +96,7 @@ def test_no_control_character_comes_out_of_a_parameter(raw: bytes, name: bytes) 
         assert_one_clean_line(text)
 
 
+@pytest.mark.serial
 def test_20000_encoded_words_cost_well_below_a_tenth_of_a_second() -> None:
     raw = b"\r\n ".join([b"=?utf-8?q?w=C3=B6rd?="] * 20_000)
     seconds = []

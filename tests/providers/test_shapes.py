@@ -215,6 +215,7 @@ def test_the_same_mail_gives_the_same_bytes(make: Any) -> None:
     assert orjson.dumps(make(parse(RICH))) == orjson.dumps(make(parse(RICH)))
 
 
+@pytest.mark.serial
 def test_large_attachments_pass_through_without_being_looked_at(email: Email) -> None:
     encoded = b"QUJD" * 3_500_000
     attachment = Attachment(filename="a", content_type="application/pdf", encoded=encoded, size=10_500_000)

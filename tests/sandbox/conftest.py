@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from bridge.sandbox import Sandbox
+from tests.conftest import reserved_port
 
 KEY = "sandbox-test-key"
 
@@ -34,8 +35,9 @@ def clock() -> InstantClock:
 
 @pytest.fixture
 async def sandbox(clock: InstantClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(key=KEY, clock=clock, max_recipients=5, max_body=2_000_000) as running:
-        yield running
+    with reserved_port() as port:
+        async with Sandbox(key=KEY, clock=clock, max_recipients=5, max_body=2_000_000, port=port) as running:
+            yield running
 
 
 @pytest.fixture

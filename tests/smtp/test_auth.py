@@ -192,6 +192,7 @@ async def timed(auth: Authenticator, name: str, password: bytes) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("kind", ["hashed", "plain"])
 async def test_a_wrong_name_takes_as_long_as_a_wrong_password(kind: str) -> None:
     hashed = User(name="hashed", password_hash=hash_password("secret"))
@@ -271,6 +272,7 @@ async def test_a_client_hears_454_when_its_password_cannot_be_checked(start_daem
     assert await raw.say("NOOP") == "250 2.0.0 Ok"
 
 
+@pytest.mark.serial
 async def test_twenty_wrong_logins_at_once_do_not_hold_up_other_sessions(start_daemon: Any) -> None:
     daemon = await start_daemon(
         **CAPTURE, **NO_TLS, **user(password_hash=hash_password("secret")), SMTP_BRIDGE_SMTP__AUTH_DELAY="0"

@@ -184,6 +184,7 @@ async def test_a_line_of_120_megabytes_is_552_in_bounded_memory_and_the_session_
     await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
 
 
+@pytest.mark.serial
 async def test_a_large_message_does_not_hold_up_other_clients(bridge_process: Any) -> None:
     process = await bridge_process(**CAPTURE)
     raw, other = await Raw.greeted(process.port), await Raw.greeted(process.port)

@@ -85,7 +85,6 @@ async def test_three_hundred_aborted_connections_leave_no_descriptor_behind(star
         while open_sockets() > before or daemon.connections.sessions:
             await asyncio.sleep(0.01)
 
-    assert not daemon.connections.sessions
     assert not daemon.connections._by_client
 
 
@@ -117,6 +116,7 @@ async def test_a_command_line_that_trickles_does_not_extend_the_time_out(start_d
     assert time.monotonic() - started < 1.5
 
 
+@pytest.mark.serial
 async def test_data_that_flows_is_not_cut_however_long_it_takes(start_daemon: Any) -> None:
     """RFC 5321 4.5.3.2.5: the time-out is for a block, not for the message."""
     limits = {"SMTP_BRIDGE_SMTP__TIMEOUT": "0.3s", "SMTP_BRIDGE_SMTP__MIN_DATA_RATE": "100B"}
@@ -195,6 +195,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_after_the_time_out(start_d
     assert len(session._buffer) < 1_000_000
 
 
+@pytest.mark.serial
 async def test_slow_clients_do_not_hold_up_the_others(start_daemon: Any) -> None:
     daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__SHUTDOWN_TIMEOUT="1s")
     slow = [await Raw.greeted(port_of(daemon)) for _ in range(60)]

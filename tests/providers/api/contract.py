@@ -28,6 +28,7 @@ from bridge.reply import Reply
 from bridge.sandbox import Sandbox
 from bridge.sandbox.mail import Mail
 from bridge.sandbox.twins import twin_class
+from tests.conftest import reserved_port
 from tests.providers.api import mails
 from tests.providers.api.mails import ANN, BOB, CAT, SENDER
 
@@ -147,8 +148,9 @@ class ApiContract:
 
     @pytest.fixture
     async def sandbox(self) -> AsyncIterator[Sandbox]:
-        async with Sandbox(key=KEY) as running:
-            yield running
+        with reserved_port() as port:
+            async with Sandbox(key=KEY, port=port) as running:
+                yield running
 
     @pytest.fixture
     async def bench(self, sandbox: Sandbox) -> AsyncIterator[Bench]:

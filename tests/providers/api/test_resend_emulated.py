@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from bridge.providers.base import Call, Policy
 from bridge.providers.catalogue import settings_of
 from bridge.providers.http import transport_for
 from bridge.providers.resend import Resend
+from tests.conftest import reserved_port
 from tests.providers.api import mails
 from tests.providers.api.mails import ANN, BOB, CAT, SENDER
 
@@ -31,23 +31,22 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        str(NODE), str(EMULATE), "start", "--service", "resend", "--port", str(port), stdout=asyncio.subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient() as client:
-        for _ in range(200):
-            try:
-                await client.get(f"{url}/emails")
-                break
-            except httpx.ConnectError:
-                await asyncio.sleep(0.05)
-    yield url
-    process.terminate()
-    await process.wait()
+    with reserved_port() as port:
+        process = await asyncio.create_subprocess_exec(
+            *(str(NODE), str(EMULATE), "start", "--service", "resend", "--port", str(port)),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient() as client:
+            for _ in range(200):
+                try:
+                    await client.get(f"{url}/emails")
+                    break
+                except httpx.ConnectError:
+                    await asyncio.sleep(0.05)
+        yield url
+        process.terminate()
+        await process.wait()
 
 
 @pytest.fixture
