@@ -214,7 +214,7 @@ def test_the_vowel_signs_and_joiners_of_a_script_belong_to_its_domains(domain: s
     assert rcpt(f"TO:<bob@{domain}>", smtputf8=True) == RcptCommand(address=f"bob@{domain}")
 
 
-@pytest.mark.parametrize("domain", ["\u093e.example", "a-\u093e.example", "\u200dx.example", "a\u3002b", "a\u2028b"])
+@pytest.mark.parametrize("domain", ["\u093e.example", "a-\u093e.example", "\u200dx.example", "a\u3002b"])
 def test_what_belongs_to_no_letter_makes_no_domain(domain: str) -> None:
     assert str(rcpt(f"TO:<bob@{domain}>", smtputf8=True)).startswith("553 5.1.3")
 
