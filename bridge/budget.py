@@ -1,8 +1,8 @@
 """How much memory all sessions and attempts may hold: one budget, asked before the memory is taken.
 
-Two kinds ask. *Small* holds are what a session needs to read a message at all; *large* ones are whole messages. Large holds
-get three quarters at most, so that somebody's many big mails never keep a short one waiting. Each kind is served in order.
-For the loop's thread alone.
+Two kinds ask. *Small* holds are what a session needs to read a message at all, and short messages; *large* ones are long
+messages. Large holds get three quarters at most, so that somebody's many big mails never keep a short one waiting, and of
+these a third is left to what waits in the queue (`reserved`). Each kind is served in order. For the loop's thread alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+
+QUEUE_SHARE = 4  # the part of the budget that what waits in the queue may always have, whatever the sessions hold
 
 
 class Exhausted(Exception):
@@ -28,6 +30,7 @@ class MemoryBudget:
     def __init__(self, total: int, *, wait_s: float) -> None:
         self.total = total
         self.most_large = total * 3 // 4
+        self.reserved = 0  # of large holds: what the queue may still take of its share
         self.used = 0
         self.large = 0
         self._wait_s = wait_s
@@ -46,7 +49,7 @@ class MemoryBudget:
 
     async def hold(self, octets: int, *, large: bool = False) -> Hold:
         """As `take`, but waits. What is more than there will ever be gets all of it, alone. Raises Exhausted."""
-        octets = min(octets, self.most_large if large else self.total)
+        octets = min(octets, self.most_large - self.total // QUEUE_SHARE if large else self.total)
         if hold := self.take(octets, large=large):
             return hold
         waiter = _Waiter(octets, asyncio.get_running_loop().create_future())
@@ -58,7 +61,9 @@ class MemoryBudget:
             async with asyncio.timeout(self._wait_s):
                 return await waiter.ready
         except (TimeoutError, asyncio.CancelledError) as error:
-            if waiter.ready.done() and not waiter.ready.cancelled():  # let in at the same moment
+            if waiter.ready.done() and not (
+                waiter.ready.cancelled() or waiter.ready.exception()
+            ):  # let in at that moment
                 waiter.ready.result().release()
             if isinstance(error, TimeoutError):
                 raise Exhausted from None
@@ -77,7 +82,9 @@ class MemoryBudget:
                     waiter.ready.set_exception(Exhausted())
 
     def _fits(self, octets: int, large: bool) -> bool:
-        return self.used + octets <= self.total and (not large or self.large + octets <= self.most_large)
+        return self.used + octets <= self.total and (
+            not large or self.large + octets + self.reserved <= self.most_large
+        )
 
     def _count(self, octets: int, large: bool) -> None:
         self.used += octets

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from bridge.budget import Hold, MemoryBudget
+from bridge.mime.pieces import held
 from bridge.model import Email
 
 READING = 128 * 1024  # octets: what a session needs to read a message at all
@@ -24,7 +26,9 @@ AT_ONCE = 256 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
 LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text
-TEXT_COST = 4  # its text as characters and in a request; its files go from the message to the request piece by piece
+TEXT_COST = (
+    3  # its text as characters, as octets and in a request; its files go from the message to the request piece by piece
+)
 
 
 class NoRoom(Exception):
@@ -62,7 +66,7 @@ class Whole:
 class Content:
     """`write` as it comes, then `keep` what it costs and `read` it once; `close` in any case."""
 
-    __slots__ = ("_blocks", "_contents", "_file", "_in_file", "_no_file", "hold", "size")
+    __slots__ = ("_blocks", "_contents", "_file", "_in_file", "_no_file", "_writing", "hold", "size")
 
     def __init__(self, contents: Contents, hold: Hold) -> None:
         self.hold = hold
@@ -72,6 +76,7 @@ class Content:
         self._file: IO[bytes] | None = None
         self._in_file = 0
         self._no_file = False
+        self._writing: asyncio.Future[None] | None = None  # in a thread, which must not find its file closed
 
     async def write(self, block: bytes) -> None:
         """Raises NoRoom."""
@@ -82,7 +87,7 @@ class Content:
         elif self._file is None:
             if self.size > self._contents.threshold or not self.hold.grow(len(block)):
                 await self._write_out()
-        elif self.size - self._in_file > AT_ONCE:
+        elif self.size - self._in_file > AT_ONCE or not self.hold.grow(len(block)):
             await self._write_out()
 
     @property
@@ -90,15 +95,29 @@ class Content:
         """Whether it is in a file."""
         return self._file is not None
 
-    async def keep(self) -> None:
-        """From a hold for reading to one for what the whole message costs. Raises `budget.Exhausted`, NoRoom."""
-        if self._file is None:
-            self.hold.resize(cost(self.size))
-            return
-        await self._write_out()
+    async def keep(self) -> bool:
+        """From a hold for reading to one for what the whole message costs; True when that had to be waited for.
+
+        Raises `budget.Exhausted`, NoRoom.
+        """
+        if self._file is not None:
+            await self._write_out()
+        whole = cost(self.size)
+        more = whole - self.hold.octets
         if self._file is not None:
             self.hold.resize(0)  # before asking for more: else all could wait for each other
-            self.hold = await self._contents.budget.hold(cost(self.size), large=True)
+            at_once = self._contents.budget.take(whole, large=True)
+            self.hold = at_once or await self._contents.budget.hold(whole, large=True)
+            return at_once is None
+        if more <= 0 or self.hold.grow(more):
+            self.hold.resize(whole)
+            return False
+        if self._no_file:
+            raise NoRoom
+        rest = await self._contents.budget.hold(more)
+        self.hold.resize(whole)
+        rest.release()
+        return True
 
     def read(self, first: int) -> tuple[bytes, Iterable[bytes]]:
         """The first octets, at least so many (or all there are), and the rest piece by piece. Blocks when it is long.
@@ -118,6 +137,14 @@ class Content:
     def close(self) -> None:
         """The content is gone; the hold is its owner's."""
         self._blocks = []
+        if self._writing and not self._writing.done():
+            self._writing.add_done_callback(self._close_file)
+        else:
+            self._close_file()
+
+    def _close_file(self, written: asyncio.Future[None] | None = None) -> None:
+        if written and not written.cancelled():
+            written.exception()  # nobody else asks
         if self._file is not None:
             self._file.close()
 
@@ -134,17 +161,18 @@ class Content:
     async def _write_out(self) -> None:
         """All that is in memory goes to the file; if that cannot be, all stays in memory."""
         blocks, self._blocks = self._blocks, []
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._append, blocks))
         try:
-            await asyncio.to_thread(self._append, blocks)
+            await asyncio.shield(self._writing)
         except OSError:
             self._no_file = True
+            self._stay(max(self.size + READING - self.hold.octets, 0))
             written = await asyncio.to_thread(self._take_back)
             self._blocks = [written, *blocks] if written else blocks
             self._in_file = 0
-            self._stay(max(self.size + READING - self.hold.octets, 0))
         else:
             self._in_file = self.size
-            self.hold.resize(READING + AT_ONCE)
+            self.hold.resize(READING)
 
     def _append(self, blocks: list[bytes]) -> None:
         size = sum(map(len, blocks))
@@ -159,13 +187,16 @@ class Content:
                 rest = rest[os.write(self._file.fileno(), rest) :]
 
     def _take_back(self) -> bytes:
-        """What the file holds for certain; a half written block of it is still in memory."""
+        """What the file holds for certain; a half written block of it is still in memory. Raises NoRoom."""
         file, self._file = self._file, None
         if file is None:
             return b""
-        with file:
-            file.seek(0)
-            return file.read(self._in_file)
+        try:
+            with file:
+                file.seek(0)
+                return file.read(self._in_file)
+        except OSError:
+            raise NoRoom from None
 
     def _stay(self, octets: int) -> None:
         if not self.hold.grow(octets):
@@ -190,7 +221,9 @@ def cost(size: int) -> int:
 
 def footprint(email: Email) -> int:
     """Octets that a message holds while it is attempted."""
-    return len(email.raw) + TEXT_COST * (len(email.text) + len(email.html)) + AT_ONCE
+    texts = (email.text, email.html, *(text for _, text in email.alternatives))
+    files = sum(held(attachment.encoded) for attachment in email.attachments)
+    return len(email.raw) + TEXT_COST * sum(map(sys.getsizeof, texts)) + files + AT_ONCE
 
 
 def open_unnamed(directory: Path) -> IO[bytes]:

@@ -115,8 +115,7 @@ class Daemon:
             pid=os.getpid(),
             settings=settings.source or ("none" if settings.implicit_capture else "environment"),
         )
-        for text in warnings(settings):
-            log.warning("daemon.warning", text=text)
+        self._warn(settings)
         async with contextlib.AsyncExitStack() as opened:
             await self._open(opened)
             self._close = opened.pop_all()
@@ -222,6 +221,7 @@ class Daemon:
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
                 begin=contents.begin,
+                take=self.budget.take,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),
                 rates=rates,
                 admit=self.connections.admit,
@@ -249,7 +249,8 @@ class Daemon:
 
     def _wire(self, poster: Poster) -> None:
         settings, clock, spool = self.settings, self.clock, self.spool
-        limits = MimeLimits(depth=settings.smtp.max_mime_depth, parts=settings.smtp.max_mime_parts)
+        smtp = settings.smtp
+        limits = MimeLimits(depth=smtp.max_mime_depth, parts=smtp.max_mime_parts, header_bytes=smtp.max_header_size)
         parse_email = functools.partial(parse, limits=limits)
         self.dispatchers = Dispatchers(
             delivery.dispatchers(settings, self.providers, clock),
@@ -349,6 +350,11 @@ class Daemon:
     async def reload(self, settings: Settings) -> None:
         """See `wiring.reload`. Raises ProviderError and CertificateError, and then nothing has changed."""
         await reload(self, settings)
+        self._warn(settings)
+
+    def _warn(self, settings: Settings) -> None:
+        for text in warnings(settings):
+            log.warning("daemon.warning", text=text)
 
     async def _close_providers(self) -> None:
         for task in tuple(self.background):

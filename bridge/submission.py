@@ -131,7 +131,7 @@ class Submission:
         queue_id = self._new_queue_id()
         answer = Answer(reply=LOCAL_ERROR)
         try:
-            prepared = await self._prepare(queue_id, envelope, content, origin)
+            prepared = await self._prepare(queue_id, envelope, content, origin, peer)
             if isinstance(prepared, Reply):
                 answer = Answer(reply=prepared)
             else:
@@ -152,9 +152,12 @@ class Submission:
         self._log(queue_id, envelope, content.size, origin, answer, started)
         return answer
 
-    async def _prepare(self, queue_id: str, envelope: Envelope, content: Content, origin: Origin) -> Prepared | Reply:
+    async def _prepare(
+        self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer
+    ) -> Prepared | Reply:
         """Everything that needs no network (DESIGN 3.10). Raises `budget.Exhausted`, NoRoom."""
-        await content.keep()
+        if await content.keep() and peer.gone:  # it has given up while we waited, and will send it again
+            return GONE
         prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
         prepared = await asyncio.to_thread(prepare) if content.size > OFF_LOOP_SIZE else prepare()
         content.close()

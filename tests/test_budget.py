@@ -31,6 +31,15 @@ async def test_large_holds_leave_a_quarter_to_short_messages() -> None:
     assert budget.take(25) is not None
 
 
+async def test_what_is_reserved_for_the_queue_is_nobody_elses() -> None:
+    budget = MemoryBudget(100, wait_s=0)
+    budget.reserved = 25
+
+    assert budget.take(51, large=True) is None
+    assert budget.take(50, large=True) is not None
+    assert budget.take(25) is not None
+
+
 async def test_who_waits_is_served_in_order_and_before_who_comes_later() -> None:
     budget = MemoryBudget(100, wait_s=5)
     hold = await budget.hold(70, large=True)
@@ -57,7 +66,7 @@ async def test_what_is_more_than_there_is_gets_all_of_it_alone() -> None:
     budget = MemoryBudget(100, wait_s=5)
     hold = await budget.hold(10_000, large=True)
 
-    assert budget.large == 75
+    assert budget.large == 50  # the rest of three quarters is the queue's
     hold.release()
     assert budget.used == 0
 

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from bridge.wiring import ProviderError
 
 log: Any = structlog.get_logger()
 
+RESERVED_DESCRIPTORS = 256  # for providers, the queue and the rest
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 
 
@@ -55,6 +57,7 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
             "give a settings file or SMTP_BRIDGE_ variables to send",
         )
     give_large_blocks_back()
+    raise_descriptors(settings)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_main(settings, read_again))
@@ -69,6 +72,18 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
         print(f"smtp-bridge: {error}", file=sys.stderr)
         return EX_SOFTWARE
     return 0
+
+
+def raise_descriptors(settings: Settings) -> None:
+    """Each connection is a descriptor, and the usual soft limit (1024) is what old programs that use select() can bear."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.smtp.max_connections * 2 + RESERVED_DESCRIPTORS  # a message that is coming in may have a file
+    enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+        soft = enough
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.warning("daemon.warning", text=f"{soft} open files are allowed, smtp.max_connections may need {wanted}")
 
 
 def give_large_blocks_back() -> None:

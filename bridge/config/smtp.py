@@ -80,8 +80,12 @@ class Listener(Section):
     client_ca_file: ExistingFile = Field(
         default="",
         description="The authorities (PEM) whose client certificates are a login, as that of the [[user]] with this "
-        "`certificate`. Where no user has one, any certificate of theirs is: name your own authority, never a public one. "
-        "Empty: none is asked for.",
+        "`certificate`. Empty: none is asked for.",
+    )
+    client_certificates: Literal["named", "any"] = Field(
+        default="named",
+        description="named: those of users; any: every one of these authorities may relay, under its own name. Any only with "
+        "an authority of your own, never a public one.",
     )
     proxy_protocol: bool = Field(
         default=False,
@@ -98,6 +102,8 @@ class Listener(Section):
         yield from self._proxy_problems()
         if self.tls == "none" and self.client_ca_file:
             yield "client_ca_file", 'is given, but tls = "none": no client could show a certificate'
+        if self.client_certificates == "any" and not self.client_ca_file:
+            yield "client_certificates", 'is "any", but client_ca_file is empty: none is asked for'
         if self.tls == "none" and self.require_tls:
             yield "require_tls", 'is true, but tls = "none": no mail could ever come in'
         if self.tls == "none" and self.require_auth and not self.auth_without_tls:

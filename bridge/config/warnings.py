@@ -21,5 +21,7 @@ def _of_listener(listener: Listener, *, certified: bool) -> Iterator[str]:
             f'tls_minimum = "{listener.tls_minimum}" allows versions of TLS that are no longer safe (RFC 8996); '
             "keep it to the devices that know no better"
         )
-    if listener.client_ca_file and not certified:
-        yield f"any certificate of {listener.client_ca_file} may relay, since no [[user]] has 'certificate'"
+    if listener.client_ca_file and listener.client_certificates == "any":
+        yield f"any certificate of {listener.client_ca_file} may relay"
+    elif listener.client_ca_file and not certified:
+        yield "client_ca_file is given, but no [[user]] has 'certificate': nobody can log in with one"

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from bridge.budget import Hold, MemoryBudget
+from bridge.budget import QUEUE_SHARE, Hold, MemoryBudget
 from bridge.clock import Clock
 from bridge.content import LONG_COST, cost, footprint
 from bridge.delivery.attempt import Attempt
@@ -35,7 +35,6 @@ POLL_S = 5.0
 REFUSED_S = 1.0  # until the next look at a spool that refuses to be written
 OFF_LOOP_SIZE = 64 * 1024
 SORTED_AT_ONCE = 50  # messages that were put under other settings
-SHARE = 4  # the part of the memory budget that works may always have, whatever the sessions hold
 NO_MEMORY_S = 0.2  # until the next look when the budget is used up
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
 
@@ -74,6 +73,7 @@ class Runner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._budget = budget
         self._held_octets = 0
+        self._reserve()
         self._backlog: set[str] = set()  # providers for which more was due than fitted
         self._lanes: dict[str, Lane | None] = {}  # those in which somebody may wait
         self._look_at = 0.0  # when lanes that the spool has and we do not know are looked for again
@@ -227,17 +227,22 @@ class Runner:
             return 0
         now = self._clock.now()
         turns, foreign = self._assigned(now)
-        claims = [
-            self._claim_for(one, lanes, room, now) for one, lanes in turns.items() if (room := self._room(one, now))
+        claims: list[tuple[Dispatcher | None, list[str], int]] = [
+            (one, lanes, room) for one, lanes in turns.items() if (room := self._room(one, now))
         ]
         if foreign and now >= self._sort_at and not self._held(None):
             self._sort_at = now + POLL_S
-            claims.append(self._claim_for(None, foreign, SORTED_AT_ONCE, now))
+            claims.append((None, foreign, SORTED_AT_ONCE))
+        claimed = 0
         try:
-            return sum(await asyncio.gather(*claims))
+            for one, lanes, room in claims:  # one after the other: what one takes is no longer there for the next
+                if claimed and self._octets_left() <= 0:
+                    break
+                claimed += await self._claim_for(one, lanes, room, now)
         except (SpoolError, SpoolFull) as error:  # what cannot be written is not attempted
             log.error("spool.claim_failed", error=str(error))
             return None
+        return claimed
 
     async def _claim_for(self, dispatcher: Dispatcher | None, lanes: list[str], room: int, now: float) -> int:
         name = dispatcher.provider.name if dispatcher else ""
@@ -249,7 +254,7 @@ class Runner:
             lanes=sorted(lanes),
             provider=name,
             sorting=dispatcher is None,
-            octets=self._octets_left() // LONG_COST,
+            octets=max(self._octets_left(), 0) // LONG_COST,
         )
         (self._backlog.add if len(claimed) >= room else self._backlog.discard)(name)
         if claimed and dispatcher is None:
@@ -259,10 +264,13 @@ class Runner:
         return len(claimed)
 
     def _octets_left(self) -> int:
-        """Of the budget: what nobody holds, or else our share. However few messages they are: a window of batches may be
-        thousands. One claim may go over it."""
-        share = self._budget.total // SHARE - self._held_octets
+        """Of the budget: what nobody holds, our share at least. However few messages they are: a window of batches may be
+        thousands. One message may go over it."""
+        share = self._budget.total // QUEUE_SHARE - self._held_octets
         return max(share, self._budget.most_large - self._budget.large)
+
+    def _reserve(self) -> None:
+        self._budget.reserved = max(self._budget.total // QUEUE_SHARE - self._held_octets, 0)
 
     def _held(self, dispatcher: Dispatcher | None) -> int:
         return sum(work.dispatcher is dispatcher for work in self._works.values())
@@ -296,11 +304,13 @@ class Runner:
         hold = self._budget.charge(cost(len(item.message.raw)), large=True)
         self._works[task] = Work(hold, dispatcher)
         self._held_octets += hold.octets
+        self._reserve()
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         hold = self._works.pop(task).hold
         self._held_octets -= hold.octets
+        self._reserve()
         hold.release()
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
@@ -312,8 +322,9 @@ class Runner:
         task = asyncio.current_task()
         hold = self._works[task].hold if task in self._works else None
         if hold and (less := hold.octets - footprint(email)) > 0:
-            hold.resize(hold.octets - less)
             self._held_octets -= less
+            self._reserve()
+            hold.resize(hold.octets - less)
             self._wake.set()
 
     # --- one message

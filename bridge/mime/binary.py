@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterator
 
 from bridge.mime.seven_bit import MAX_MESSAGES
-from bridge.mime.structure import Part, parse_structure
+from bridge.mime.structure import Limits, Part, parse_structure
 from bridge.mime.trace import has_bare_newline, normalize_newlines
 
 _ENCODING = re.compile(
-    rb"^(content-transfer-encoding[ \t]*+:)[^\n]*+(?:\n[ \t][^\n]*+)*+", re.IGNORECASE | re.MULTILINE
+    rb"^content-transfer-encoding[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?", re.IGNORECASE | re.MULTILINE
 )
-_LONG_LINE = re.compile(rb"[^\n]{1000}")
+_LONG_LINE = re.compile(rb"\n[^\n]{1000}")  # with a literal in front: without, each octet would be a place to begin
+
+
+EVERYTHING = Limits(depth=1000, parts=100_000)  # what is too much is refused later
 
 
 class Unconvertible(Exception):
@@ -31,18 +34,20 @@ def without_binary(raw: bytes) -> bytes:
 def _message(raw: bytes, depth: int, *, signed: bool) -> Iterator[bytes]:
     if depth > MAX_MESSAGES:
         raise Unconvertible
-    yield from _part(raw, parse_structure(raw), depth, signed)
+    yield from _part(raw, parse_structure(raw, EVERYTHING), depth, signed)
 
 
 def _part(raw: bytes, part: Part, depth: int, signed: bool) -> Iterator[bytes]:
-    binary = part.encoding == "binary"
     body = b"" if part.children else raw[part.body : part.end]
-    message = part.content_type == "message/rfc822" and part.encoding in ("", "7bit", "8bit", "binary")
-    packed = binary and not part.children and not message and not _is_text(body)
-    if packed and (signed or part.opaque):
+    plain = part.encoding not in ("base64", "quoted-printable")  # whatever else it says, the octets are what they are
+    message = part.content_type == "message/rfc822" and plain
+    packed = plain and not part.children and not message and not _is_text(body)
+    if packed and (signed or part.opaque or part.content_type.startswith("multipart/")):
         raise Unconvertible
     header = raw[part.start : part.body]
-    yield _ENCODING.sub(rb"\1 base64\r" if packed else rb"\1 8bit\r", header) if binary and not signed else header
+    yield (
+        _relabelled(header, b"base64" if packed else b"8bit") if packed or (_is_binary(part) and not signed) else header
+    )
     if packed:
         yield base64.encodebytes(body).replace(b"\n", b"\r\n").removesuffix(b"\r\n")
     elif message:
@@ -51,6 +56,19 @@ def _part(raw: bytes, part: Part, depth: int, signed: bool) -> Iterator[bytes]:
         yield body
     else:
         yield from _multipart(raw, part, depth, signed or part.content_type == "multipart/signed")
+
+
+def _is_binary(part: Part) -> bool:
+    return part.encoding == "binary"
+
+
+def _relabelled(header: bytes, encoding: bytes) -> bytes:
+    """With another Content-Transfer-Encoding, and no other of that name."""
+    rest = _ENCODING.sub(b"", header)
+    blank = b"\r\n" if rest.endswith((b"\r\n\r\n", b"\n\n")) or rest in (b"\r\n", b"\n") else b""
+    fields = rest.removesuffix(b"\n").removesuffix(b"\r") if blank else rest
+    ended = fields if not fields or fields.endswith(b"\n") else fields + b"\r\n"
+    return ended + b"Content-Transfer-Encoding: " + encoding + b"\r\n\r\n"
 
 
 def _multipart(raw: bytes, part: Part, depth: int, signed: bool) -> Iterator[bytes]:
@@ -64,4 +82,7 @@ def _multipart(raw: bytes, part: Part, depth: int, signed: bool) -> Iterator[byt
 
 def _is_text(body: bytes) -> bool:
     """8-bit content as RFC 2045 2.8 means it."""
-    return not has_bare_newline(body) and b"\0" not in body and _LONG_LINE.search(body) is None
+    if has_bare_newline(body) or b"\0" in body:
+        return False
+    first = body.find(b"\n")
+    return (len(body) if first < 0 else first) < 1000 and _LONG_LINE.search(body) is None

@@ -169,3 +169,12 @@ def _clean_lines(raw: bytes, start: int, end: int) -> tuple[Base64Lines, int] | 
     if length % 4 or pads > 2:
         return None
     return Base64Lines(raw, start, end, length, canonical(last)), length // 4 * 3 - pads
+
+
+def held(content: Content) -> int:
+    """Octets that it holds itself, beside the message it is a part of."""
+    if isinstance(content, bytes):
+        return len(content)
+    if isinstance(content, Joined):
+        return sum(map(held, content.parts))
+    return held(content.content) if isinstance(content, Base64Of) else 0

@@ -181,12 +181,14 @@ class _Scan:
         found: list[tuple[int, int]] = []
         position = max(part.body - 1, 0)  # the line break before may be the header's or the last delimiter's
         free = part.body
-        while self.parts_left > 0:
+        while True:
             hit = raw.find(needle, position, end)
             # Boundaries that only begin like ours are skipped by the regex, at its own speed.
             match = pattern.search(raw, hit, end) if hit >= 0 else None
             if match is None:
                 return found, False
+            if self.parts_left <= 0 and not match[1]:
+                break
             start = match.start()
             start -= start > free and raw[start - 1] == 13  # CR
             found.append((max(start, free), match.end()))

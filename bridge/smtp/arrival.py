@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from bridge.smtp.conversation import Service
-from bridge.smtp.policy import client_of, is_allowed
+from bridge.smtp.policy import UNIX, client_of, is_allowed
 from bridge.smtp.proxy import ProxyError, ProxyHeader, parse_proxy_header
 from bridge.smtp.rates import network_of
 from bridge.smtp.session import Session
@@ -68,7 +68,7 @@ class Arrivals:
                 self._pause = self._loop.call_later(PAUSE_S, self.start)
                 return
             sock.setblocking(False)
-            self._begin(sock, client_of(peer))
+            self._begin(sock, UNIX if self._socket.family == socket.AF_UNIX else client_of(peer))
 
     def _begin(self, sock: socket.socket, peer: str) -> None:
         if len(self._tasks) >= self._service.limits.max_connections:

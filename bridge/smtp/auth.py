@@ -83,16 +83,15 @@ class Authenticator:
         """Whether anybody could log in with a password."""
         return self._with_password
 
-    def user_of_certificate(self, names: Sequence[str]) -> User | None:
+    def user_of_certificate(self, names: Sequence[str], *, anybody: bool) -> User | None:
         """Who has a certificate that carries these names, and that TLS has verified.
 
-        Where no user names a certificate, every one counts, as a user of its first name; but never as one that there is, who
-        has a password instead.
+        `anybody`: every one counts, as a user of its first name; but never as one that there is, who has a password instead.
         """
         for name in names:
             if user := self._certified.get(name.lower()):
                 return user
-        if self._certified or not names or names[0].lower() in {name.lower() for name in self._users}:
+        if not anybody or not names or names[0].lower() in {name.lower() for name in self._users}:
             return None
         return User(name=names[0])
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import structlog
 
+from bridge.budget import Hold
 from bridge.content import Content
 from bridge.model import Answer, Peer
 from bridge.reply import LOCAL_ERROR, SHUTTING_DOWN, Reply
@@ -28,12 +29,14 @@ log: Any = structlog.get_logger()
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
 BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
 _SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the address
-_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE"})
+_HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "CONNECT", "PATCH", "TRACE", "PRI"})
 
 Begin = Callable[[], Awaitable[Content]]  # where content goes; raises budget.Exhausted
 # A client that did not expect its AUTH to be refused says the rest all the same: at most a name and a password.
 BLIND_LINES = 2
+AT_ONCE = 32  # commands that are in the buffer already, until others have their turn
 
+Take = Callable[[int], Hold | None]  # octets of the budget, None when they are not left
 # The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
 Submit = Callable[..., "asyncio.Task[Answer]"]
 Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
@@ -52,6 +55,7 @@ class Service:
     submit: Submit
     gate: Gate
     begin: Begin
+    take: Take = lambda octets: None
     tls_context: ssl.SSLContext | None = None
     admit: Callable[[Any], Reply | None] = lambda session: None
     leave: Callable[[Any], None] = lambda session: None
@@ -84,6 +88,8 @@ class Conversation(Wire):
         self._blind = 0  # lines of a refused AUTH that may still come
         self._done = False
         self._reading_command = False
+        self._admitted = False
+        self._told = False  # that it was put off is in the log
         self._peer: Peer | None = None  # while a message is being taken
 
     @property
@@ -101,8 +107,10 @@ class Conversation(Wire):
 
     async def serve(self) -> None:
         if refusal := self.service.admit(self):
+            self.uncounted = True
             await self.send(refusal)
             return
+        self._admitted = True
         log.debug("connection.opened", client=self.client)
         try:
             if self.tls:
@@ -112,7 +120,6 @@ class Conversation(Wire):
                 await self._next_command()
         finally:
             self._reset()
-            self.service.leave(self)
             log.debug("connection.closed", client=self.client, errors=self._errors)
 
     def _log_in_by_certificate(self) -> None:
@@ -122,7 +129,7 @@ class Conversation(Wire):
             return
         names = certificate_names(certificate)
         if not has_expired(certificate, self.service.now()):
-            self.user = self.service.logins.auth.user_of_certificate(names)
+            self.user = self.service.logins.auth.user_of_certificate(names, anybody=self.service.policy.any_certificate)
         self.certified = self.user is not None
         shown = names[0] if names else ""
         if self.user:
@@ -130,6 +137,12 @@ class Conversation(Wire):
             log.info("connection.auth", client=self.client, mechanism="EXTERNAL", **facts)
         else:
             log.warning("connection.auth", client=self.client, mechanism="EXTERNAL", ok=False, certificate=shown)
+
+    def left(self) -> None:
+        """It counts until then, whatever was said: what it still has is a descriptor."""
+        if self._admitted:
+            self._admitted = False
+            self.service.leave(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._peer:
@@ -146,7 +159,7 @@ class Conversation(Wire):
 
         Never while its message is being taken: that has an answer of its own.
         """
-        if self.handshaking:
+        if self.handshaking or self.draining:
             self.abort()
         elif (force and self._peer is None) or (self._reading_command and not self.in_transaction):
             self.say_and_close(SHUTTING_DOWN)
@@ -159,6 +172,8 @@ class Conversation(Wire):
         if self.service.stopping and not self.in_transaction:
             await self._goodbye(SHUTTING_DOWN)
             return
+        if self._commands % AT_ONCE == AT_ONCE - 1:
+            await asyncio.sleep(0)  # who pipelines is read from a buffer, and would have the loop for himself
         try:
             line = await self._read_line()
         except LineTooLong:
@@ -172,7 +187,8 @@ class Conversation(Wire):
             # Whatever it was, it is ours and temporary; the cause stays in the log.
             log.exception("session.error", client=self.client)
             self._reset()
-            await self._refuse(LOCAL_ERROR)
+            # In the middle of content the rest of it would be read as commands.
+            await (self._goodbye(replies.BROKEN) if self.receiving else self._refuse(LOCAL_ERROR))
 
     async def _read_line(self, limit: int = 0) -> bytes:
         """As `read_line`; meanwhile a shutdown may end the session."""
@@ -216,6 +232,7 @@ class Conversation(Wire):
         if command is None:
             await self._answer_unknown(verb)
         elif self.service.policy.require_tls and not self.tls and verb not in BEFORE_TLS:
+            await self._skip_payload(verb, argument)
             await self._refuse(replies.NEED_TLS)
         else:
             self._blind = 0
@@ -224,6 +241,9 @@ class Conversation(Wire):
             await command(self, argument.strip(b" \t").decode("utf-8", "surrogateescape"))
         if self._junk > self.service.limits.max_junk_commands:
             await self._goodbye(replies.TOO_MANY_ERRORS)
+
+    async def _skip_payload(self, verb: str, argument: bytes) -> None:
+        """What follows a command that is not obeyed, and is no command itself."""
 
     async def _answer_unknown(self, verb: str) -> None:
         if verb in _HTTP:  # a browser or a cross-protocol attack (ALPACA): its headers are no commands
@@ -248,7 +268,9 @@ class Conversation(Wire):
         """Answer with an error; too many of them end the session, but temporary ones are no errors of the client's."""
         self._errors += not reply.temporary
         if facts:
-            note = log.warning if reply.temporary else log.info
+            # A client that is put off may ask again and again: one line is enough.
+            note = log.info if not reply.temporary else log.debug if self._told else log.warning
+            self._told = self._told or reply.temporary
             note(
                 "message.rejected",
                 client=self.client,

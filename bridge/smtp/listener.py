@@ -19,7 +19,7 @@ from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.arrival import Arrivals
 from bridge.smtp.conversation import Service
-from bridge.smtp.policy import Limits
+from bridge.smtp.policy import UNIX, Limits
 from bridge.smtp.rates import network_of
 from bridge.smtp.session import Session
 
@@ -92,10 +92,12 @@ class Listener:
                 arrivals.start()
                 self._servers.append(arrivals)
                 continue
-            make = lambda: Session(self.service, loop=loop)  # noqa: E731
+            server: asyncio.Server
             if sock.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(make, sock=sock, backlog=BACKLOG)
+                local = lambda: Session(self.service, loop=loop, client=UNIX)  # noqa: E731
+                server = await loop.create_unix_server(local, sock=sock, backlog=BACKLOG)
             else:
+                make = lambda: Session(self.service, loop=loop)  # noqa: E731
                 server = await loop.create_server(make, sock=sock, backlog=BACKLOG)
             self._servers.append(server)
 

@@ -29,6 +29,7 @@ class ListenerPolicy:
     auth_without_tls: bool = False
     bare_newlines: Literal["normalize", "reject"] = "normalize"
     bare_addresses: bool = False
+    any_certificate: bool = False  # of the listener's authority may relay, also one that no user names
 
     def may_relay(self, client: str, *, authenticated: bool) -> bool:
         if authenticated:
@@ -54,18 +55,21 @@ class Limits:
     proxy_header_timeout: float = 10.0
 
 
+UNIX = "unix"  # the client of a unix socket, which its listener says: no address, or none any more, never means that
+
+
 def client_of(peername: Any) -> str:
-    """The client's address from a socket's peer name; "unix" for one of a unix socket. An IPv4 client of a dual-stack socket
-    (systemd's) is ::ffff:192.0.2.1 there, and 192.0.2.1 everywhere here."""
+    """The client's address from a TCP socket's peer name; "" where it has none (any more). An IPv4 client of a dual-stack
+    socket (systemd's) is ::ffff:192.0.2.1 there, and 192.0.2.1 everywhere here."""
     if not isinstance(peername, tuple):
-        return "unix"
+        return ""
     address = str(peername[0])
     return address.removeprefix("::ffff:") if "." in address else address
 
 
 def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:
     """An IPv4 client on a dual-stack socket (::ffff:192.0.2.1) is matched as IPv4. "unix" is always local."""
-    if client == "unix":
+    if client == UNIX:
         return True
     try:
         address = ipaddress.ip_address(client.partition("%")[0])

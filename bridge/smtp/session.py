@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from bridge.budget import Exhausted
+from bridge.budget import Exhausted, Hold
 from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
 from bridge.reply import NO_MEMORY, SHUTTING_DOWN, Reply
@@ -18,7 +18,7 @@ from bridge.smtp.conversation import BLIND_LINES, Conversation, Service
 from bridge.smtp.incoming import Receiver
 from bridge.smtp.logins import Visitor
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
-from bridge.smtp.syntax import MailCommand, RcptCommand, parse_bdat, parse_mail, parse_rcpt
+from bridge.smtp.syntax import MailCommand, RcptCommand, leading_size, parse_bdat, parse_mail, parse_rcpt
 from bridge.smtp.wire import MAX_AUTH_LINE, LineTooLong
 
 log: Any = structlog.get_logger()
@@ -30,6 +30,10 @@ class _Nowhere:
 
 
 NOWHERE = _Nowhere()
+WIDEST = 4  # octets of a character, where one of them is an emoji
+RECIPIENT_COST = 500  # octets, beside the text
+FREE = 64 * 1024  # octets of an envelope that are not asked for
+ENVELOPE_STEP = 256 * 1024
 
 
 class Session(Conversation):
@@ -44,6 +48,8 @@ class Session(Conversation):
         self._allowed: bool | None = None
         self._throttled = False
         self._turn: tuple[str, str] | None = None  # (user, client) whose rate this transaction was counted against
+        self._envelope_hold: Hold | None = None  # of many recipients
+        self._envelope_size = 0
         self._receiver: Receiver | None = None  # of the content, from DATA or the first BDAT on
         self._reset()
 
@@ -56,6 +62,10 @@ class Session(Conversation):
         if self._receiver:
             self._receiver.content.abandon()
             self._receiver = None
+        if self._envelope_hold:
+            self._envelope_hold.release()
+            self._envelope_hold = None
+        self._envelope_size = 0
         if self._turn and self.service.rates:
             self.service.rates.give_back(*self._turn)
         self._turn = None
@@ -312,9 +322,22 @@ class Session(Conversation):
         elif refusal := self.service.check_recipient(self.user_name, listener, sender, rcpt.address):
             self._refused_recipients = True
             await self._refuse(refusal, reverse_path=sender, recipient=rcpt.address)
+        elif not self._has_room(rcpt):
+            self._refused_recipients = True
+            await self._refuse(NO_MEMORY, reverse_path=sender, recipient=rcpt.address)
         else:
             self._recipients.append(rcpt)
             await self.send(replies.RECIPIENT_OK)
+
+    def _has_room(self, rcpt: RcptCommand) -> bool:
+        """Whether the budget has room for another recipient; a few cost nothing."""
+        self._envelope_size += WIDEST * (len(rcpt.address) + len(rcpt.wish.orcpt)) + RECIPIENT_COST
+        if self._envelope_size <= (self._envelope_hold.octets if self._envelope_hold else FREE):
+            return True
+        if self._envelope_hold is None:
+            self._envelope_hold = self.service.take(ENVELOPE_STEP)
+            return self._envelope_hold is not None
+        return self._envelope_hold.grow(ENVELOPE_STEP)
 
     async def _miss_mail(self) -> None:
         """Who pipelines has sent RCPT and DATA before it could hear that MAIL was put off: these are no errors either."""
@@ -344,13 +367,15 @@ class Session(Conversation):
     async def smtp_BDAT(self, argument: str) -> None:
         """RFC 3030 2. Whatever is wrong, the octets of the chunk are read and never taken for commands."""
         chunk = parse_bdat(argument)
-        if isinstance(chunk, Reply):
-            await self._refuse(chunk)
+        if chunk is None:
+            await self._skip_payload("BDAT", argument.encode("utf-8", "replace"))
+            await self._refuse(replies.BDAT_SYNTAX)
             return
         size, last = chunk
         mail = self._mail
         refused = self._lost_chunks
         if refused or mail is None or not self._recipients:
+            self.begin_content()
             await self.read_octets(size, NOWHERE)
             if refused:  # one answer each, but no other error
                 self._lost_chunks = None if last else refused
@@ -362,15 +387,25 @@ class Session(Conversation):
             return
         await self._chunk(mail, size, last=last)
 
+    async def _skip_payload(self, verb: str, argument: bytes) -> None:
+        """Of a BDAT: as far as its size can be read."""
+        size = leading_size(argument) if verb == "BDAT" else 0
+        if size:
+            self.begin_content()
+            await self.read_octets(size, NOWHERE)
+
     async def _chunk(self, mail: MailCommand, size: int, *, last: bool) -> None:
         done = False
         try:
             receiver = self._receiver or await self._receive(mail)
             await self.read_octets(size, receiver or NOWHERE)
-            if receiver is None or (receiver.refusal and not last):
+            if last and receiver is None:
+                done = True
+                await self._answer_all(self._recipients, Answer(reply=NO_MEMORY))
+            elif receiver is None or (receiver.refusal and not last):
                 refusal = receiver.refusal if receiver and receiver.refusal else NO_MEMORY
                 self._reset()
-                self._lost_chunks = None if last else refusal
+                self._lost_chunks = refusal
                 await self._refuse(refusal, reverse_path=mail.reverse_path)
             elif last:
                 done = True
@@ -387,6 +422,8 @@ class Session(Conversation):
             content = await self.service.begin()
         except Exhausted:
             return None
+        finally:
+            self.begin_content()
         newlines = "keep" if mail.body == "BINARYMIME" else self.service.policy.bare_newlines
         self._receiver = Receiver(content, max_size=self.service.limits.max_message_size, newlines=newlines)
         return self._receiver

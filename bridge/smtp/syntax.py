@@ -117,10 +117,16 @@ def parse_rcpt(argument: str, *, hostname: str, smtputf8: bool, bare: bool = Fal
     return RcptCommand(address=address, wish=Wish(notify, orcpt) if notify or orcpt else NO_WISH)
 
 
-def parse_bdat(argument: str) -> tuple[int, bool] | Reply:
+def parse_bdat(argument: str) -> tuple[int, bool] | None:
     """`86 LAST` -> (86, True): octets that follow, and whether they are the end of the message (RFC 3030 2)."""
     match = _BDAT.fullmatch(argument)
-    return (int(match[1]), bool(match[2])) if match else replies.BDAT_SYNTAX
+    return (int(match[1]), bool(match[2])) if match else None
+
+
+def leading_size(argument: bytes) -> int:
+    """Of a BDAT that is not right: the size it begins with, 0 for none."""
+    match = re.match(rb"[0-9]{1,20}(?=[ \t]|\Z)", argument)
+    return int(match[0]) if match else 0
 
 
 def _split_path(argument: str, keyword: str, bare: bool) -> tuple[str, str] | Reply:

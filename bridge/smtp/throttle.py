@@ -14,6 +14,9 @@ from typing import TypeVar
 
 MAX_LINES = 10_000  # clients, names, and pairs of both: half a kB each; those silent longest are forgotten first
 MAX_WAITING = 5  # behind a failure, of one client or for one name
+FOR_NEWCOMERS = (
+    4  # times the first delay: so long at most a client without a failure waits for those of others on its name
+)
 MAX_NAMES = 10  # of one client, whose failures a login takes back
 _LONG_AGO = float("-inf")
 _K = TypeVar("_K")
@@ -53,8 +56,9 @@ class Throttle:
     `delay_s` after the first failure, doubled by each further one up to `maximum_s`; `forget_s` after the last failure all
     is forgotten. `clock` is monotonic. Clients are networks, see `rates.network_of`.
 
-    Who has logged in from a network waits there for his own failures alone: neither for what others do to his name elsewhere,
-    nor for a neighbour with an old password (behind one gateway, or on this machine, all are one client).
+    A client that has not failed itself waits but a little for what others do to its name: guessing would lock the rightful
+    user out. Who has logged in from a network waits there for his own failures alone, neither for what others do to his name
+    elsewhere, nor for a neighbour with an old password (behind one gateway, or on this machine, all are one client).
     """
 
     def __init__(self, *, delay_s: float, maximum_s: float, forget_s: float, clock: Callable[[], float]) -> None:
@@ -92,7 +96,7 @@ class Throttle:
     def ask(self, attempt: Attempt) -> float:
         """0.0: begin. Else the seconds to ask again after, or when `changed` is called. Raises Crowded; `leave` it then too."""
         now = self._clock()
-        wait = max(math.inf if line.busy else self._ready(line) - now for line in attempt.lines)
+        wait = max(math.inf if line.busy else self._ready(line, attempt) - now for line in attempt.lines)
         if wait > 0:
             if now >= attempt.deadline or any(self._is_hopeless(attempt, line, now) for line in attempt.lines):
                 raise Crowded
@@ -127,18 +131,23 @@ class Throttle:
         """Seconds after so many failures."""
         return min(self._delay_s * 2.0 ** min(failures - 1, 64), self._maximum_s) if failures else 0.0
 
-    def _ready(self, line: _Line) -> float:
-        return line.last + self.delay(line.failures)
+    def _ready(self, line: _Line, attempt: Attempt) -> float:
+        delay = self.delay(line.failures)
+        return line.last + (min(delay, self._delay_s * FOR_NEWCOMERS) if self._is_clean(attempt) else delay)
+
+    def _is_clean(self, attempt: Attempt) -> bool:
+        """A client that has not failed lately: the rightful user, perhaps, whose name others guess at."""
+        return bool(attempt.lines[1:]) and not attempt.lines[0].failures
 
     def _is_hopeless(self, attempt: Attempt, line: _Line, now: float) -> bool:
         """Behind a failure everybody is expected to fail; without one, nobody is sent away."""
-        if not line.failures:
+        if not line.failures or self._is_clean(attempt):
             return False
         before = list(line.waiting).index(attempt)
         if before >= MAX_WAITING:
             return True
         others = range(1, before + line.busy + 1)
-        soonest = max(self._ready(line), now) + sum(self.delay(line.failures + other) for other in others)
+        soonest = max(self._ready(line, attempt), now) + sum(self.delay(line.failures + other) for other in others)
         return soonest > attempt.deadline
 
     def _count(self, attempt: Attempt) -> None:

@@ -31,7 +31,7 @@ BLOCK = 64 * 1024  # content is taken from the buffer when so much of it is ther
 _NEVER = float("inf")
 _AT_ONCE = 1e-3
 _END = b"\r\n.\r\n"
-LINGER_S = 5.0  # how long a closed connection may take to send what was written to it
+LINGER_S = 2.0  # how long a connection that we have closed may take to end
 
 
 class Incoming(Protocol):
@@ -62,6 +62,9 @@ class Wire(SMTP):
         self.session: AiosmtpdSession | None = None
         self.transport: Any = None
         self.client = client  # "": the connection's own address
+        self.nameless = (
+            False  # reset before we could ask who it is (uvloop asks late), while what it sent can still be read
+        )
         self.tls = False
         self.tls_fault = ""  # why a handshake failed
         self.eof = False
@@ -74,8 +77,12 @@ class Wire(SMTP):
         self._deadline = _NEVER
         self._handler_coroutine: asyncio.Task[None] | None = None
         self._buffer = bytearray()
+        self.receiving = False  # what comes is content
+        self._begun = 0.0  # when content began to come in
+        self._taken = 0  # octets of it
         self._reading_paused = False
-        self._draining = False
+        self.draining = False  # all is said, and what the client still sends is thrown away
+        self.uncounted = False  # one too many: it gets no time
         self._more: asyncio.Future[None] | None = None
 
     # --- the connection
@@ -84,28 +91,30 @@ class Wire(SMTP):
         raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self.client = self.client or client_of(peer)
+        self.client = self.client or client_of(transport.get_extra_info("peername"))
+        self.nameless = not self.client
         self.tls = transport.get_extra_info("ssl_object") is not None
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.eof = True
         self._wake()
+        self.left()
         super().connection_lost(error)
 
     def eof_received(self) -> bool:
         """A client that only closed its writing side (`nc -N`) still gets its answers; aiosmtpd would cancel the handler."""
         self.eof = True
         self._wake()
-        return not (self.tls or self._draining)
+        return not (self.tls or self.draining)
 
     def _set_rset_state(self) -> None:
         """aiosmtpd's envelope is not used: it cannot tell a null reverse path from none."""
 
     async def _handle_client(self) -> None:
         try:
-            await self.serve()
+            if not self.nameless:
+                await self.serve()
         except (ConnectionError, Disconnected):
             pass
         finally:
@@ -117,17 +126,25 @@ class Wire(SMTP):
         self._cancel_timer()
         transport = self._writer.transport
         if not transport.is_closing():
-            if (self._buffer or self._reading_paused) and not self.eof and transport.can_write_eof():
+            unread = (self._buffer or self._reading_paused) and not self.eof
+            if unread and not self.uncounted and transport.can_write_eof():
                 self._drain()
             else:
                 transport.close()
         if self.transport is not None:
-            self._timeout_handle = self.loop.call_later(LINGER_S, transport.abort)
+            self._timeout_handle = self.loop.call_later(LINGER_S, self._cut_off, transport)
+
+    def _cut_off(self, transport: asyncio.WriteTransport) -> None:
+        transport.abort()
+        self.left()
+
+    def left(self) -> None:
+        """The connection is gone, or will be in a moment. May be called more than once."""
 
     def _drain(self) -> None:
         """The client has sent more than was read: closed with that unread, the kernel would reset the connection, and the last
         replies be lost. So it is told that this was all, and what it still sends is thrown away."""
-        self._draining = True
+        self.draining = True
         self._buffer.clear()
         self._writer.transport.write_eof()
         if self._reading_paused:
@@ -156,7 +173,7 @@ class Wire(SMTP):
 
     def say_and_close(self, reply: Reply) -> None:
         """End the connection from outside its task, which `connection_lost` then cancels."""
-        if self.transport is None or self.transport.is_closing() or self._draining:
+        if self.transport is None or self.transport.is_closing() or self.draining:
             return
         if self._paused:  # type: ignore[attr-defined]  # it reads nothing, this neither
             self.transport.abort()
@@ -167,7 +184,7 @@ class Wire(SMTP):
     # --- reading
 
     def data_received(self, data: bytes) -> None:
-        if self._draining:
+        if self.draining:
             return
         self._buffer += data
         if len(self._buffer) > HIGH_WATER and not self._reading_paused:
@@ -228,25 +245,26 @@ class Wire(SMTP):
         del buffer[: end + 1]
 
     async def read_data(self, content: Incoming) -> None:
-        """DATA up to CRLF.CRLF (only that ends it), dots unstuffed, into `content`."""
-        buffer, begun = self._buffer, self.loop.time()
-        scanned, line_start, taken = 0, True, 0
+        """DATA up to CRLF.CRLF (only that ends it), dots unstuffed, into `content`. After `begin_content`."""
+        buffer, self.receiving = self._buffer, True
+        scanned, line_start = 0, True
         try:
-            while (end := self._data_end(scanned, first=not taken)) < 0:
+            while (end := self._data_end(scanned, first=not self._taken)) < 0:
                 # What may be the beginning of the end mark stays, and no CRLF is cut in two.
                 cut = scanned = max(len(buffer) - len(_END) + 1, 0)
                 cut -= buffer[cut - 1 : cut + 1] == b"\r\n"
                 if cut < BLOCK:
-                    self._reset_timeout(self._patience(begun, taken + len(buffer)))
+                    self._reset_timeout(self._patience(len(buffer)))
                     await self._fill()
                     continue
                 block = self._take(cut)
-                scanned, taken = scanned - cut, taken + cut
+                scanned -= cut
                 await content.write(_unstuff(block, line_start=line_start))
                 line_start = block.endswith(b"\r\n")
             block = self._take(end)
             del buffer[: len(_END) - 2]
             await content.write(_unstuff(block, line_start=line_start))
+            self._content_ended()
         finally:
             self._deadline = _NEVER
 
@@ -263,31 +281,48 @@ class Wire(SMTP):
         with memoryview(self._buffer) as view:
             block = bytes(view[:count])  # copied once, not twice
         del self._buffer[:count]
+        self._taken += count
         return block
 
     async def read_octets(self, count: int, content: Incoming) -> None:
-        """So many octets, whatever they are, into `content` (BDAT, RFC 3030 2)."""
-        begun, left = self.loop.time(), count
+        """So many octets, whatever they are, into `content` (BDAT, RFC 3030 2). After `begin_content`, once for all chunks."""
+        left, self.receiving = count, True
         try:
             while left:
                 there = len(self._buffer)
                 if there < min(left, BLOCK):
-                    self._reset_timeout(self._patience(begun, count - left + there))
+                    self._reset_timeout(self._patience(there))
                     await self._fill()
                 else:
                     block = self._take(min(left, there))
                     left -= len(block)
                     await content.write(block)
+            self._content_ended()
         finally:
             self._deadline = _NEVER
+        if self._patience(0) <= _AT_ONCE:  # chunk by chunk, each of them in time
+            self.say_and_close(replies.IDLE)
+            raise Disconnected
 
-    def _patience(self, begun: float, octets: int) -> float:
+    def _content_ended(self) -> None:
+        """Read on: a client that hangs up while its message is attempted must be noticed."""
+        self.receiving = False
+        if self._reading_paused and len(self._buffer) <= HIGH_WATER:
+            self._reading_paused = False
+            self._transport.resume_reading()  # type: ignore[attr-defined]
+
+    def begin_content(self) -> None:
+        """What comes from now on has to keep the least rate, also in several chunks."""
+        self._begun, self._taken = self.loop.time(), 0
+
+    def _patience(self, there: int) -> float:
         """Seconds until the next block must be there: not too long after the last one, and all in all not slower than
-        `min_data_rate`, as Postfix's smtpd_min_data_rate."""
+        `min_data_rate`, as Postfix's smtpd_min_data_rate. `there`: octets that are not taken yet."""
         if not self._min_data_rate:
             return self._timeout_duration
-        spent = self.loop.time() - begun
-        return max(min(self._timeout_duration, self._timeout_duration + octets / self._min_data_rate - spent), _AT_ONCE)
+        spent = self.loop.time() - self._begun
+        left = self._timeout_duration + (self._taken + there) / self._min_data_rate - spent
+        return max(min(self._timeout_duration, left), _AT_ONCE)
 
     # --- writing
 

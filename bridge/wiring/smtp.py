@@ -68,6 +68,7 @@ def policy(settings: Settings, index: int) -> ListenerPolicy:
         auth_without_tls=listener.auth_without_tls,
         bare_newlines=listener.bare_newlines,
         bare_addresses=listener.bare_addresses,
+        any_certificate=listener.client_certificates == "any",
     )
 
 

@@ -76,3 +76,32 @@ def test_what_is_signed_and_is_text_in_fact_stays_as_it_is() -> None:
     raw = mail(b"text", kind=b"signed")
 
     assert without_binary(raw).replace(b"8bit", b"binary") == raw
+
+
+@pytest.mark.parametrize(
+    "encoding", [b"8bit", b"7bit", b'"binary"', b"binary.", b"x-binary", b"7bit\r\nContent-Transfer-Encoding: binary"]
+)
+def test_what_is_binary_in_fact_is_packed_whatever_it_says(encoding: bytes) -> None:
+    body = b"\0\n\r\n\n\rx"
+
+    assert payloads(without_binary(mail(body, encoding=encoding))) == [body]
+
+
+def test_a_part_without_any_header_is_packed_too() -> None:
+    raw = HEAD % b"mixed" + b"--limit\r\n\r\n\0\na\r\n--limit--\r\n"
+
+    assert payloads(without_binary(raw)) == [b"\0\na"]
+
+
+def test_more_parts_than_a_message_may_have_are_all_right() -> None:
+    bodies = [b"\0\n%d" % number for number in range(1500)]
+
+    assert payloads(without_binary(mail(*bodies))) == bodies
+
+
+@pytest.mark.timeout(20)
+def test_lines_just_below_the_limit_take_no_long_time() -> None:
+    """With a pattern that may begin anywhere this took nearly a minute."""
+    body = (b"x" * 990 + b"\r\n") * 25_000
+
+    assert without_binary(mail(body)).count(b"\r\n") > 25_000

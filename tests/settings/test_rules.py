@@ -155,7 +155,10 @@ def test_what_is_allowed_but_should_be_seen(folder: Folder) -> None:
     for version in ("1.0", "1.1"):
         (text,) = warnings(folder.load(old.format(version) + CAPTURE))
         assert text.startswith(f'listener old: tls_minimum = "{version}" allows versions of TLS')
-    (text,) = warnings(folder.load(LISTENER + "client_ca_file = 'ca.pem'\n" + USER + CAPTURE))
+    with_authority = LISTENER + "client_ca_file = 'ca.pem'\n"
+    (text,) = warnings(folder.load(with_authority + USER + CAPTURE))
+    assert text.endswith("no [[user]] has 'certificate': nobody can log in with one")
+    (text,) = warnings(folder.load(with_authority + "client_certificates = 'any'\n" + USER + CAPTURE))
     assert text.startswith("listener 127.0.0.1:2525: any certificate of ")
 
 

@@ -409,11 +409,12 @@ class Model:
 
     def _bdat(self, argument: str) -> Doing:
         """RFC 3030 2: the chunk is read whatever its command is answered."""
-        words = argument.upper().split()
-        if not words or not re.fullmatch("[0-9]{1,20}", words[0]) or words[1:] not in ([], ["LAST"]):
+        size = re.match("[0-9]{1,20}(?=[ \\t]|$)", argument)
+        chunk = (yield from self._take(int(size[0]))) if size else b""
+        words = re.split("[ \\t]+", argument.upper())
+        if not size or len(size[0]) > 15 or words[1:] not in ([], ["LAST"]):
             self._refuse("501 5.5.4")
             return
-        chunk = yield from self._take(int(words[0]))
         last = bool(words[1:])
         if self._lost:  # one answer each, and no more errors
             self._say(self._lost)

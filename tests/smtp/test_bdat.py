@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import email
 from typing import Any
@@ -171,3 +172,40 @@ async def test_a_large_message_in_one_chunk_arrives_to_the_octet(start_daemon: A
     (body,) = await bodies(daemon)
     assert without_received(body) == content
     assert daemon.budget.used == 0
+
+
+async def test_chunks_that_come_in_time_but_never_end_are_cut(start_daemon: Any) -> None:
+    """The least rate is that of the message, not of each chunk."""
+    limits = {"SMTP_BRIDGE_SMTP__TIMEOUT": "0.3s", "SMTP_BRIDGE_SMTP__MIN_DATA_RATE": "1000B"}
+    daemon = await start_daemon(**CAPTURE, **limits)
+    raw = await begun(daemon)
+
+    reply = "250 2.0.0"
+    for _ in range(40):
+        raw.send(b"BDAT 1\r\nx")
+        reply = await raw.reply()
+        if not reply.startswith("250 2.0.0"):
+            break
+        await asyncio.sleep(0.05)
+
+    assert reply.startswith("421 4.4.2")
+
+
+async def test_before_tls_a_chunk_is_refused_and_is_no_commands(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__REQUIRE_TLS="true")
+    raw = await Raw.greeted(port_of(daemon))
+
+    raw.send(ENVELOPE + b"BDAT 23 LAST\r\nEHLO smuggled\r\nNOOP 1\r\nNOOP\r\n")
+
+    await raw.expect("530 5.7.0", "530 5.7.0", "530 5.7.0", "250 2.0.0")
+    assert raw.lines == ["2.0.0 Ok"]
+
+
+async def test_lmtp_without_memory_answers_the_last_chunk_for_each_recipient(start_daemon: Any) -> None:
+    settings = {"SMTP_BRIDGE_SMTP__LISTENER__PROTOCOL": "lmtp", "SMTP_BRIDGE_SMTP__MEMORY_WAIT": "0.05s"}
+    daemon = await start_daemon(**CAPTURE, **settings)
+    daemon.budget.charge(daemon.budget.total)
+    raw = await Raw.connect(port_of(daemon))
+    raw.send(b"LHLO x\r\n" + ENVELOPE + b"RCPT TO:<cat@example.org>\r\nBDAT 4 LAST\r\na: bNOOP\r\n")
+
+    await raw.expect("220", "250", "250", "250", "250", "452 4.3.1", "452 4.3.1", "250 2.0.0")

@@ -182,10 +182,11 @@ async def test_a_certificate_that_is_not_verified_ends_the_handshake(
     await raw.expect(*TAKEN)
 
 
-async def test_where_no_user_names_a_certificate_any_of_the_authority_may_relay_under_its_name(
+async def test_where_the_listener_says_so_any_certificate_of_the_authority_may_relay_under_its_name(
     authority: Authority, start_daemon: Any
 ) -> None:
-    daemon = await start_daemon(config=listener(authority, "require_auth = true") + PROVIDER)
+    more = 'require_auth = true\nclient_certificates = "any"'
+    daemon = await start_daemon(config=listener(authority, more) + PROVIDER)
     port = daemon.listeners[0].port
 
     raw = await connect(port, showing(authority.issue("scanner 7")))
@@ -265,10 +266,10 @@ def test_the_names_are_dns_names_addresses_and_common_names_in_this_order() -> N
     assert certificate_names({"subject": ((("commonName", "n" * 256),),)}) == ()
 
 
-def owner(users: list[User], *names: str) -> str | None:
+def owner(users: list[User], *names: str, anybody: bool = False) -> str | None:
     auth = Authenticator(users, cache_s=0)
     auth.close()
-    found = auth.user_of_certificate(names)
+    found = auth.user_of_certificate(names, anybody=anybody)
     return found.name if found else None
 
 
@@ -280,10 +281,13 @@ def test_whose_a_certificate_is() -> None:
     assert owner([printer, ann], "printer") is None
     assert owner([printer, ann], "ann") is None
     assert owner([printer]) is None
-    assert owner([ann], "other", "ann") == "other"
-    assert owner([ann], "Ann") is None
-    assert owner([ann]) is None
-    assert owner([], "any") == "any"
+    assert owner([ann], "other", "ann") is None
+    assert owner([], "any") is None
+    assert owner([ann], "other", "ann", anybody=True) == "other"
+    assert owner([printer, ann], "p.example", anybody=True) == "printer"
+    assert owner([ann], "Ann", anybody=True) is None
+    assert owner([ann], anybody=True) is None
+    assert owner([], "any", anybody=True) == "any"
 
 
 def test_only_users_with_a_password_can_use_auth() -> None:

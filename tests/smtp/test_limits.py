@@ -15,6 +15,7 @@ import structlog
 from bridge.smtp.listener import Connections
 from bridge.smtp.policy import Limits
 from bridge.smtp.session import Session
+from tests.conftest import every_line
 from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, without_received
 
 __all__ = ["clients_end"]
@@ -386,4 +387,132 @@ async def test_a_client_that_pipelines_beyond_the_end_hears_every_reply_before_i
     raw.close()
     async with asyncio.timeout(10):
         while daemon.connections.sessions:
+            await asyncio.sleep(0.01)
+
+
+# --- on the loop that the daemon runs on
+
+
+async def test_who_resets_the_connection_gets_no_right_by_it(bridge_process: Any) -> None:
+    """uvloop asks for the peer's name late; a connection that is reset has none any more, and its octets can still be read."""
+    settings = {"SMTP_BRIDGE_SMTP__LISTENER__ALLOWED_NETWORKS": "10.0.0.0/8"}
+    daemon = await bridge_process(**CAPTURE, **settings)
+
+    for _ in range(60):
+        with socket.create_connection(("127.0.0.1", daemon.port)) as sock:
+            sock.sendall(b"EHLO x\r\n" + WHOLE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    with socket.create_connection(("127.0.0.1", daemon.port)) as sock, sock.makefile("rb") as lines:
+        sock.sendall(b"HELO x\r\nMAIL FROM:<ann@example.com>\r\n")
+        assert [lines.readline()[:3] for _ in range(3)] == [b"220", b"250", b"550"]
+
+    assert not daemon.events("message.sent")
+    assert {event["client"] for event in daemon.events("message.rejected")} <= {"127.0.0.1"}
+
+
+async def test_a_connection_counts_until_it_is_gone(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_CONNECTIONS_PER_CLIENT="3")
+    for _ in range(3):
+        raw = await Raw.greeted(port_of(daemon))
+        raw.send(b"QUIT\r\nNOOP\r\n")  # with more than is read, and it does not close
+        await raw.expect("221")
+
+    late = await Raw.connect(port_of(daemon))
+    await late.expect("421 4.7.0")
+    async with asyncio.timeout(10):
+        while daemon.connections.sessions:
+            await asyncio.sleep(0.05)
+
+
+async def test_who_pipelines_commands_does_not_have_the_loop_for_himself(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_RECIPIENTS="1")
+    busy, other = await Raw.greeted(port_of(daemon)), await Raw.greeted(port_of(daemon))
+    session = next(iter(daemon.connections.sessions))
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if session._commands < 2900:
+            asyncio.get_running_loop().call_soon(turn)
+
+    session = next(
+        one
+        for one in daemon.connections.sessions
+        if one.transport.get_extra_info("peername")[1] == busy.writer.get_extra_info("sockname")[1]
+    )
+    busy.send(ENVELOPE + b"RCPT TO:<x@example.org>\r\n" * 3000)
+    asyncio.get_running_loop().call_soon(turn)
+    await busy.expect(*["250"] * 2, *["452 4.5.3"] * 3000)
+
+    assert turns > 2900 // 32
+    assert (await other.say("NOOP")).startswith("250")
+
+
+async def test_many_recipients_are_memory_too(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    daemon.budget.charge(daemon.budget.total)
+    raw = await Raw.greeted(port_of(daemon))
+
+    raw.send(b"MAIL FROM:<ann@example.com>\r\n" + b"".join(b"RCPT TO:<r%d@example.org>\r\n" % n for n in range(300)))
+    await raw.expect("250")
+    replies = [(await raw.reply())[:9] for _ in range(300)]
+
+    taken = replies.index("452 4.3.1")
+    assert 50 < taken < 200
+    assert replies == ["250 2.1.5"] * taken + ["452 4.3.1"] * (300 - taken)
+
+
+async def test_a_client_that_is_put_off_again_and_again_is_one_line_in_the_log(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__RATE_PER_CLIENT="1/h")
+    raw = await Raw.greeted(port_of(daemon))
+    raw.send(WHOLE)
+    await raw.expect("250", "250", "354", "250")
+
+    with every_line() as lines:
+        raw.send(b"MAIL FROM:<ann@example.com>\r\n" * 50)
+        await raw.expect(*["451 4.7.1"] * 50)
+
+    assert [line["log_level"] for line in lines if line["event"] == "message.rejected"] == ["warning", *["debug"] * 49]
+
+
+async def test_after_a_defect_in_the_middle_of_content_the_rest_is_no_commands(
+    start_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await start_daemon(**CAPTURE)
+
+    async def broken(self: Any, block: bytes) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bridge.content.Content.write", broken)
+    raw = await Raw.greeted(port_of(daemon))
+    await raw.begin_data()
+    raw.send(b"x" * 70_000 + b"\r\n" + WHOLE)
+
+    await raw.expect("421 4.3.0")
+    await raw.expect_end()
+    assert daemon.budget.used == 0
+
+
+async def test_a_client_that_hangs_up_is_noticed_also_after_a_large_message(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    (provider,) = daemon.providers
+    seen = []
+
+    async def slow(*args: Any, **named: Any) -> Any:
+        (session,) = daemon.connections.sessions
+        peer = session._peer
+        raw.reset()
+        async with asyncio.timeout(5):
+            while not peer.gone:
+                await asyncio.sleep(0.01)
+        seen.append(True)
+        raise RuntimeError
+
+    provider.send = slow
+    raw = await Raw.greeted(port_of(daemon))
+    await raw.begin_data()
+    raw.send(HEADER + b"long line\r\n" * 60_000 + b".\r\n")
+    async with asyncio.timeout(10):
+        while not seen:
             await asyncio.sleep(0.01)

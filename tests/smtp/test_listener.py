@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 import sys
@@ -198,7 +199,7 @@ async def handed_over(
     environ = {**os.environ, **environment(tmp_path)}
     del environ[ADDRESS]
     # Out of the way of 3, 4, ..., which the program gives them in one go.
-    moved = [os.dup2(sock.fileno(), 60 + n, inheritable=True) for n, (_, sock) in enumerate(named)]
+    moved = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 60) for _, sock in named]  # never one that is in use here
     names = ":".join(name for name, _ in named)
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -149,7 +149,7 @@ async def test_a_link_that_points_elsewhere_is_a_change(
 
 async def test_a_changed_authority_is_taken_too(authority: Authority, start_daemon: Any, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other", "Other CA")
-    more = f'client_ca_file = "{authority.ca_file}"\nallowed_networks = []\n'
+    more = f'client_ca_file = "{authority.ca_file}"\nallowed_networks = []\nclient_certificates = "any"\n'
     daemon = await start_daemon(config=config(authority.issue("a"), "implicit", more))
     port = daemon.listeners[0].port
     old, new = showing(authority.issue("old")), showing(other.issue("new"))

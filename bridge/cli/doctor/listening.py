@@ -174,6 +174,7 @@ class Examination:
             limits=limits,
             logins=Logins(LearningAuth(daemons.logins.auth, self._users, self.record), None),
             begin=self._contents.begin,
+            take=self._contents.budget.take,
             tls_context=context,
             check_recipient=lambda *_: None,
         )
