@@ -15,7 +15,7 @@ import structlog
 from bridge.smtp.listener import Connections
 from bridge.smtp.policy import Limits
 from bridge.smtp.session import Session
-from tests.conftest import every_line
+from tests.delivery.conftest import every_line
 from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, without_received
 
 __all__ = ["clients_end"]
