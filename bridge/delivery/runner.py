@@ -8,6 +8,7 @@ is free, the operator changed something) and polls as a safety net.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +24,11 @@ from bridge.delivery.choice import Dispatchers, bound_to
 from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.lanes import Lane
 from bridge.delivery.recorder import Recorder
-from bridge.delivery.retry import Tried, may_try_again
+from bridge.delivery.retry import Tried, dispose, may_try_again
 from bridge.delivery.routing import NO_ROUTE
-from bridge.model import Email, Fault
-from bridge.reply import Reply
+from bridge.model import Email, Fault, Outcome
+from bridge.providers.base import Provider
+from bridge.reply import LOCAL_ERROR, Reply
 from bridge.spool.base import Claimed, ClaimedRecipient, Result, Spool, SpoolError, SpoolFull, bound_lane
 
 log: Any = structlog.get_logger()
@@ -354,6 +356,29 @@ class Runner:
             if attempt is not None:
                 attempt.task.cancel()
             raise
+        except Exception as error:
+            if attempt is not None:
+                raise
+            log.error("runner.error", queue_id=queue_id, exc_info=error)
+            await self._recorder.record(queue_id, item.lease, self._put_off(item, dispatcher.provider))
+
+    def _put_off(self, item: Claimed, provider: Provider) -> dict[str, Result]:
+        """After a defect of ours before any call: it waits longer each time, and not beyond its lifetime. Whether a lost answer
+        was a yes is as unknown as before."""
+        chance = random.random()  # noqa: S311 no secret; those of one lost call come due together
+        return {
+            recipient.address: dispose(
+                _tried(recipient),
+                Outcome(status="unknown" if recipient.group is not None else "deferred", reply=LOCAL_ERROR),
+                now=self._clock.now(),
+                retry=self._recorder.retry,
+                provider=provider.name,
+                policy=provider.policy,
+                idempotent=provider.idempotent,
+                chance=lambda: chance,
+            )
+            for recipient in item.recipients
+        }
 
     async def _record(self, item: Claimed, attempt: Attempt, by_address: dict[str, ClaimedRecipient]) -> None:
         results = self._recorder.results(attempt, lambda a: _tried(by_address[a]), lambda a: self._lane(by_address[a]))
@@ -403,7 +428,17 @@ class Runner:
     # --- mail that was put under other settings
 
     async def _sort(self, item: Claimed) -> None:
-        """Find its lanes anew; what nobody takes any more is refused as it would have been at DATA."""
+        """After a defect of ours it is sorted again when its lease has run out, and not beyond its lifetime."""
+        try:
+            await self._find_lanes(item)
+        except Exception as error:
+            log.error("runner.error", queue_id=item.message.queue_id, exc_info=error)
+            late = [recipient for recipient in item.recipients if recipient.expires_at <= self._clock.now()]
+            over = {r.address: Result(status="expired", reply=r.last_reply or LOCAL_ERROR) for r in late}
+            await self._recorder.record(item.message.queue_id, item.lease, over)
+
+    async def _find_lanes(self, item: Claimed) -> None:
+        """What nobody takes any more is refused as it would have been at DATA."""
         email = await self._parsed(item.message.raw)
         large = len(item.message.raw) > OFF_LOOP_SIZE
         plan_again = self._dispatchers.again

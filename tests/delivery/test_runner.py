@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from typing import Any
 
@@ -234,6 +235,62 @@ async def test_a_work_that_fails_does_not_stop_the_others(bench: Make, monkeypat
     assert not one.task.done()
     await one.advance(one.recorder.lease_s)
     assert (await one.statuses())["first@example.org"] == "sent"
+
+
+async def test_a_message_that_breaks_its_reader_waits_longer_each_time_and_expires(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was claimed again whenever its lease ran out, for ever, and each time counted as a lost answer."""
+    one = bench(SENT)
+    tries: list[float] = []
+
+    def broken(raw: bytes) -> Any:
+        tries.append(one.clock.now())
+        raise RecursionError
+
+    monkeypatch.setattr(one.runner, "_parse", broken)
+    with structlog.testing.capture_logs():
+        await one.put(lifetime=50)
+        await one.quiet()
+        (first,) = await one.recipients()
+        for _ in range(60):
+            await one.advance(1)
+
+    waits = [round(later - earlier) for earlier, later in itertools.pairwise(tries)]
+    assert (first["status"], first["enhanced"], first["unknowns"]) == ("deferred", "4.3.0", 0)
+    assert waits == [1, 2, 4, 8, 16, 19]  # the last attempt is at the end of its lifetime
+    assert await one.statuses() == {"bob@example.org": "expired"}
+    assert one.provider.calls_made == []
+
+
+async def test_a_message_that_breaks_whoever_sorts_it_expires_too(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench(SENT)
+    await one.quiet()
+    monkeypatch.setattr(one.runner, "_parse", lambda raw: 1 / 0)
+    with structlog.testing.capture_logs() as logs:
+        await one.spool.put(one.message(lifetime=100), lanes={"bob@example.org": ""})  # as under other settings
+        for _ in range(3):
+            await one.advance(one.recorder.lease_s)
+
+    assert await one.statuses() == {"bob@example.org": "expired"}
+    assert [line["event"] for line in logs].count("runner.error") == 2
+    assert one.provider.calls_made == []
+
+
+async def test_a_defect_leaves_a_lost_answer_with_its_provider_and_its_key(
+    bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bench(LOST, SENT, idempotent=True)
+    await one.put("ann@example.org", "bob@example.org")
+    await one.quiet()
+    with monkeypatch.context() as patch, structlog.testing.capture_logs():
+        patch.setattr(one.runner, "_parse", lambda raw: 1 / 0)
+        await one.advance(1)
+    await one.advance(5)
+
+    assert set((await one.statuses()).values()) == {"sent"}
+    first, second = one.provider.calls_made
+    assert first == second
 
 
 async def test_a_provider_with_a_defect_defers_and_is_tried_again(bench: Make) -> None:

@@ -1,8 +1,9 @@
 """SMTP dialogues as text files, replayed over a real socket against a running daemon.
 
 `> line` sends a line; `>> text` sends it as it is, with escapes (\\r \\n \\0 \\xNN); `< 250 2.1.0` expects a reply that
-begins so; `<has X` and `<no X` look into the last reply's lines; `<eof` expects the end; `! starttls` upgrades. `{x*9}` repeats
-what stands before the last star. A line `# @ key=value ...` gives settings of the listener.
+begins so; `<has X` and `<no X` look into the last reply's lines; `<eof` expects the end, and where it does not stand QUIT is
+added; `! starttls` upgrades. `{x*9}` repeats what stands before the last star. A line `# @ key=value ...` gives settings of the
+listener.
 """
 
 from __future__ import annotations
@@ -38,7 +39,14 @@ class Player:
                 await asyncio.wait_for(self.step(line), 10)
             except (AssertionError, TimeoutError) as error:
                 raise AssertionError(f"line {number}: {line!r}: {error}; last reply: {self.last}") from error
+        if lines[-1] != "<eof":
+            await self.end()
         self.writer.close()
+
+    async def end(self) -> None:
+        """Nothing was answered that the dialogue does not know of: the next reply is that to QUIT, and the last one."""
+        for line in ("> QUIT", "< 221 2.0.0", "<eof"):
+            await asyncio.wait_for(self.step(line), 10)
 
     async def step(self, line: str) -> None:
         if line.startswith(">>"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -36,6 +37,31 @@ async def test_a_body_above_the_threshold_is_a_file(spool: SqliteSpool, path: Pa
     assert files(path) == {big.queue_id}
     assert {item.message.raw for item in await claim(spool)} == {small.raw, big.raw}
     assert await spool.body(big.queue_id) == big.raw
+
+
+async def test_a_body_is_on_disk_with_its_name_before_its_row_is_written(
+    spool: SqliteSpool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 5321 6.1: what was said 250 to outlives a loss of power, with the entries of the directories it is in."""
+    mail, steps, sync = message(raw=BIG), [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            rows = db.execute("SELECT count(*) FROM message").fetchone()[0]
+        steps.append((name, body_file(path, mail.queue_id).exists(), rows))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    await spool.put(mail)
+
+    assert steps == [
+        (path.parent.name, False, 0),
+        ("spool.db.d", False, 0),
+        (mail.queue_id + ".tmp", False, 0),
+        (mail.queue_id[-2:], True, 0),
+    ]
+    assert await spool.body(mail.queue_id) == BIG
 
 
 async def test_the_file_goes_with_the_last_recipient(spool: SqliteSpool, path: Path) -> None:
