@@ -76,6 +76,7 @@ class Model:
         self.kept: list[Kept] = []
         self.closed = False
         self.awaits_tls = False
+        self.dropped = 0  # octets that were thrown away at STARTTLS
         self._tls = False
         self._helo = ""
         self._extended = False
@@ -276,6 +277,7 @@ class Model:
             self._refuse("502 5.5.1")
         else:
             self._say("220 2.0.0")
+            self.dropped = len(self._stream)
             self._stream.clear()  # CVE-2011-0411
             self.awaits_tls = True
             while self.awaits_tls:

@@ -286,7 +286,12 @@ def _talk(program: Program, model: Model, client: Client, running: Running) -> N
         if (program.pause == "reply" and not model.closed) or model.awaits_tls:
             client.hear(model.replies)
         if model.awaits_tls:
-            client.start_tls()
+            try:
+                client.start_tls()
+            except (ConnectionError, ssl.SSLError) as error:
+                if model.dropped > UNREAD:  # so much that some of it was taken for the handshake: then there is none
+                    return
+                raise Wrong(f"no TLS: {error}") from None
             model.secured()
         elif program.pause == "read":
             running.settle()
