@@ -22,7 +22,7 @@ from bridge.mime.pieces import held
 from bridge.model import Email
 
 READING = 128 * 1024  # octets: what a session needs to read a message at all
-AT_ONCE = 256 * 1024  # octets written to a file in one go
+AT_ONCE = 1024 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
 LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text

@@ -28,7 +28,7 @@ from bridge.wiring import ProviderError
 log: Any = structlog.get_logger()
 
 RESERVED_DESCRIPTORS = 256  # for providers, the queue and the rest
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
 
 
 def run_from_arguments(arguments: Sequence[str]) -> int:
@@ -92,7 +92,13 @@ def give_large_blocks_back() -> None:
     if "MALLOC_MMAP_THRESHOLD_" in os.environ:  # somebody knows better
         return
     libc = ctypes.CDLL(None)
-    for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 20), (_M_ARENA_MAX, 2)):
+    # With a threshold that is set the heap's end would go back and forth with each block of 256 KiB that is read.
+    for parameter, value in (
+        (_M_MMAP_THRESHOLD, 1 << 20),
+        (_M_TRIM_THRESHOLD, 16 << 20),
+        (_M_TOP_PAD, 1 << 20),
+        (_M_ARENA_MAX, 2),
+    ):
         with contextlib.suppress(AttributeError):  # another C library
             libc.mallopt(parameter, value)
 

@@ -149,6 +149,8 @@ class Model:
             self._unknown += not self._blind
             self._refuse_line("500 5.5.1")
         elif self.rules.require_tls and not self._tls and verb not in BEFORE_TLS:
+            if verb == "BDAT" and (size := re.match("[0-9]{1,20}(?=[ \\t]|$)", argument)):
+                yield from self._take(int(size[0]))
             self._refuse("530 5.7.0")
         else:
             self._blind = 0
