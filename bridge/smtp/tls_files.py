@@ -56,6 +56,7 @@ class Made:
     files: TlsFiles
     stamp: Stamp
     context: ssl.SSLContext
+    refused: Stamp | None = None  # how they looked when they could not be used
 
 
 def _make(files: TlsFiles) -> Made:
@@ -96,16 +97,19 @@ class Contexts:
         for service, made in zip(self._services, self._made, strict=True):
             stamp = await asyncio.to_thread(made.files.stamp)
             if stamp != made.stamp:
-                made.stamp = stamp
-                await self._renew(service, made)
+                await self._renew(service, made, stamp)
 
-    async def _renew(self, service: Service, made: Made) -> None:
+    async def _renew(self, service: Service, made: Made, stamp: Stamp) -> None:
+        """What cannot be used now is tried again at the next look (it may have been the machine's fault), and told once."""
         listener = service.policy.name
         try:
             made.context = await asyncio.to_thread(made.files.make)
         except CertificateError as error:
-            log.error("tls.not_renewed", listener=listener, text=str(error))
+            if stamp != made.refused:
+                log.error("tls.not_renewed", listener=listener, text=str(error))
+            made.refused = stamp
             return
+        made.stamp = stamp
         if made in self._made:  # else other files were given meanwhile
             service.tls_context = made.context
             log.info("tls.renewed", listener=listener, cert_file=str(made.files.cert))

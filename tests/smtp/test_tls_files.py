@@ -164,6 +164,27 @@ async def test_a_changed_authority_is_taken_too(authority: Authority, start_daem
         await Raw.greeted(port, tls=old)
 
 
+async def test_a_failure_that_was_the_machines_is_tried_again(
+    authority: Authority, start_daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor left, for instance: nothing about the files changes when there is one again."""
+    live = authority.issue("bridge.example", file="live.pem")
+    daemon = await start_daemon(config=config(live, "implicit"))
+    before = daemon.services[0].tls_context
+    put(live, authority.issue("bridge.example", file="new.pem"))
+
+    def fails(self: Any) -> Any:
+        raise CertificateError("no descriptor left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bridge.smtp.tls_files.TlsFiles.make", fails)
+        await daemon.housekeeping.renew()
+    assert daemon.services[0].tls_context is before
+    await daemon.housekeeping.renew()
+
+    assert daemon.services[0].tls_context is not before
+
+
 # --- SIGHUP
 
 
