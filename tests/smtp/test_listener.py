@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ sys.exit(main())
 @contextlib.asynccontextmanager
 async def handed_over(
     tmp_path: Path, named: Sequence[tuple[str, socket.socket]], config: str, *, status: int = 0
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncIterator[subprocess.Popen[bytes]]:
     """`smtp-bridge run` with these sockets as descriptors 3, 4, ..., as systemd starts it."""
     (tmp_path / "config.toml").write_text(config + '[[provider]]\nkind = "capture"\n')
     environ = {**os.environ, **environment(tmp_path)}
@@ -201,18 +202,19 @@ async def handed_over(
     # Out of the way of 3, 4, ..., which the program gives them in one go.
     moved = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD, 60) for _, sock in named]  # never one that is in use here
     names = ":".join(name for name, _ in named)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", LAUNCH, ",".join((names, *map(str, moved)))),
+    # Not asyncio's: its `terminate` looks whether the process has ended, and whoever waits for it then learns no status.
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, ",".join((names, *map(str, moved)))],
         env=environ,
         cwd=tmp_path,
         pass_fds=moved,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    yield process
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    await asyncio.wait_for(process.communicate(), 20)
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait, 20)
     assert process.returncode == status
     close([sock for _, sock in named])
     for fd in moved:
@@ -262,7 +264,7 @@ async def test_an_ipv4_client_of_a_dual_stack_socket_is_an_ipv4_client(tmp_path:
         await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
         process.terminate()
         assert process.stderr
-        log = (await process.stderr.read()).decode()
+        log = (await asyncio.to_thread(process.stderr.read)).decode()
 
     assert '"client":"127.0.0.1"' in log.replace(": ", ":")
     assert "ffff" not in log
@@ -274,7 +276,7 @@ async def test_a_name_that_systemd_did_not_hand_over_ends_the_start(tmp_path: Pa
 
     async with handed_over(tmp_path, [("mail", mail)], config, status=69) as process:
         assert process.stderr
-        said = (await process.stderr.read()).decode()
+        said = (await asyncio.to_thread(process.stderr.read)).decode()
 
     assert "cannot listen on systemd:lmtp: systemd passed no socket named lmtp" in said
 
