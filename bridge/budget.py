@@ -61,9 +61,8 @@ class MemoryBudget:
             async with asyncio.timeout(self._wait_s):
                 return await waiter.ready
         except (TimeoutError, asyncio.CancelledError) as error:
-            if waiter.ready.done() and not (
-                waiter.ready.cancelled() or waiter.ready.exception()
-            ):  # let in at that moment
+            let_in = waiter.ready.done() and not (waiter.ready.cancelled() or waiter.ready.exception())
+            if let_in:  # at that very moment
                 waiter.ready.result().release()
             if isinstance(error, TimeoutError):
                 raise Exhausted from None

@@ -26,9 +26,8 @@ AT_ONCE = 1024 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
 LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text
-TEXT_COST = (
-    3  # its text as characters, as octets and in a request; its files go from the message to the request piece by piece
-)
+# Its text is held as characters, as octets and in a request; its files go from the message to the request piece by piece.
+TEXT_COST = 3
 
 
 class NoRoom(Exception):
@@ -51,16 +50,6 @@ class Contents:
 
 class Readable(Protocol):
     def read(self, first: int) -> tuple[bytes, Iterable[bytes]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """Content with CRLF line ends that is here already."""
-
-    octets: bytes
-
-    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]:
-        return self.octets, ()
 
 
 class Content:

@@ -71,10 +71,15 @@ def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:
     """An IPv4 client on a dual-stack socket (::ffff:192.0.2.1) is matched as IPv4. "unix" is always local."""
     if client == UNIX:
         return True
+    address = address_of(client)
+    return address is not None and any(address in network for network in networks)
+
+
+def address_of(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Without a zone, an IPv4 address in IPv6 as itself; None for what is no address ("unix")."""
     try:
         address = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

@@ -9,6 +9,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
+from bridge.smtp.policy import address_of
 from bridge.units import Rate
 from bridge.window import Window
 
@@ -66,12 +67,7 @@ class Rates:
 
 def network_of(client: str) -> str:
     """`192.0.2.7` and "unix" are themselves, `::ffff:192.0.2.7` is 192.0.2.7; of IPv6 one customer has a /64 at least."""
-    try:
-        address = ipaddress.ip_address(client.partition("%")[0])
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
+    address = address_of(client)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return str(address) if address else client

@@ -427,7 +427,6 @@ async def test_a_connection_counts_until_it_is_gone(start_daemon: Any) -> None:
 async def test_who_pipelines_commands_does_not_have_the_loop_for_himself(start_daemon: Any) -> None:
     daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_RECIPIENTS="1")
     busy, other = await Raw.greeted(port_of(daemon)), await Raw.greeted(port_of(daemon))
-    session = next(iter(daemon.connections.sessions))
     turns = 0
 
     def turn() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from bridge.cli.doctor.certificates import Certificates
 from bridge.cli.doctor.dialogue import Setup
 from bridge.cli.doctor.session import Verdict
 from bridge.clock import SystemClock
 from bridge.config.settings import Settings
-from bridge.content import Content, Whole
+from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.preparation import Preparation
 from bridge.delivery.routing import NO_ROUTE
@@ -24,6 +25,16 @@ from bridge.smtp.conversation import CheckRecipient, Service
 from bridge.smtp.logins import Logins
 from bridge.wiring import ProviderError, build_providers, delivery
 from bridge.wiring import smtp as smtp_wiring
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Content that is in memory."""
+
+    octets: bytes
+
+    def read(self, first: int) -> tuple[bytes, tuple[bytes, ...]]:
+        return self.octets, ()
 
 
 def chosen_listener(settings: Settings, address: str) -> tuple[int, bool]:
@@ -105,7 +116,7 @@ def _verdict(settings: Settings, dispatchers: Dispatchers) -> Verdict:
     rules = delivery.rules(settings)
 
     def verdict(envelope: Envelope, content: bytes, origin: Origin) -> tuple[Reply | None, str]:
-        prepared = prepare(rules, f"doctor{time.time_ns():x}", envelope, Whole(content), origin)
+        prepared = prepare(rules, f"doctor{time.time_ns():x}", envelope, _Whole(content), origin)
         return (prepared, _sender(content)) if isinstance(prepared, Reply) else (None, prepared.email.sender.email)
 
     return verdict

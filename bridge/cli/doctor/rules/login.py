@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bridge.cli.doctor.dialogue import Command, Dialogue, Login, Setup
 from bridge.cli.doctor.findings import Finding, Setting, listener
 from bridge.smtp import replies
-from bridge.smtp.policy import is_allowed
+from bridge.smtp.policy import address_of, is_allowed
 
 KNOWN = ("PLAIN", "LOGIN", "CRAM-MD5")  # what the product speaks at all
 _HASH = "made by: smtp-bridge hash-password"
@@ -208,13 +208,8 @@ def _changing(client: str) -> tuple[str, ...]:
 
 def host(client: str) -> str:
     """The network of one address."""
-    try:
-        address = ipaddress.ip_address(client.partition("%")[0])
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return f"{address}/{address.max_prefixlen}"
+    address = address_of(client)
+    return f"{address}/{address.max_prefixlen}" if address else client
 
 
 def sender(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
