@@ -12,7 +12,6 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -48,8 +47,26 @@ class Contents:
         return Content(self, self.budget.take(READING) or await self.budget.hold(READING))
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a file holds from `start` to `end`."""
+
+    descriptor: int
+    start: int
+    end: int
+
+    def read_into(self, view: memoryview) -> None:
+        """Blocks. Raises OSError."""
+        position = self.start
+        while position < self.end:
+            there = os.preadv(self.descriptor, [view[position - self.start :]], position)
+            if not there:
+                raise OSError(errno.EIO, "the file is shorter than what was written")
+            position += there
+
+
 class Readable(Protocol):
-    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]: ...
+    def read(self, first: int) -> tuple[bytes, Rest | None]: ...
 
 
 class Content:
@@ -108,20 +125,11 @@ class Content:
         rest.release()
         return True
 
-    def read(self, first: int) -> tuple[bytes, Iterable[bytes]]:
-        """The first octets, at least so many (or all there are), and the rest piece by piece. Blocks when it is long.
-
-        Raises OSError.
-        """
+    def read(self, first: int) -> tuple[bytes, Rest | None]:
+        """The first octets, at least so many (or all there are), and the rest. Blocks when it is long. Raises OSError."""
         if self._file is None:
-            return (self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)), ()
-        return os.pread(self._file.fileno(), first, 0), self._pieces(first)
-
-    def _pieces(self, start: int) -> Iterator[bytes]:
-        assert self._file is not None
-        while piece := os.pread(self._file.fileno(), AT_ONCE, start):
-            start += len(piece)
-            yield piece
+            return (self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)), None
+        return os.pread(self._file.fileno(), first, 0), Rest(self._file.fileno(), first, self.size)
 
     def close(self) -> None:
         """The content is gone; the hold is its owner's."""
@@ -192,15 +200,16 @@ class Content:
             raise NoRoom
 
 
-def join(first: bytes, rest: Iterable[bytes]) -> bytes:
-    """All of it in one object, which is never in memory twice (BytesIO gives its own buffer away)."""
-    whole = io.BytesIO()
-    whole.write(first)
-    length = len(first)
-    for piece in rest:
-        whole.write(piece)
-        length += len(piece)
-    return whole.getvalue() if length > len(first) else first
+def join(first: bytes, rest: Rest | None) -> bytes:
+    """All of it in one object, which is never in memory twice: the file is read to where it stays (BytesIO takes the buffer it
+    is given, and gives it away again). Raises OSError."""
+    if rest is None or rest.start >= rest.end:
+        return first
+    whole = io.BytesIO(bytes(len(first) + rest.end - rest.start))
+    with whole.getbuffer() as view:
+        view[: len(first)] = first
+        rest.read_into(view[len(first) :])
+    return whole.getvalue()
 
 
 def cost(size: int) -> int:

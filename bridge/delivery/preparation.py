@@ -71,7 +71,7 @@ class Preparation:
         long one is copied once, from its file."""
         content, rest = incoming.read(rules.max_header_size + BEYOND_HEADER)
         if envelope.binary or rules.dedupe_window > 0:  # they want the whole
-            content, rest = join(content, rest), ()
+            content, rest = join(content, rest), None
         if header_exceeds(content, rules.max_header_size):
             return HEADER_TOO_LARGE
         try:

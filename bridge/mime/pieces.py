@@ -156,19 +156,30 @@ def encoded_part(raw: bytes, start: int, end: int, encoding: str) -> tuple[Conte
 def _clean_lines(raw: bytes, start: int, end: int) -> tuple[Base64Lines, int] | None:
     """With the size of what they say; None for broken base64: not whole quanta of the alphabet, padded only at the end."""
     length = pads = 0
-    last = b""
     for position in range(start, end, PIECE):
-        packed = raw[position : min(position + PIECE, end)].translate(None, BLANKS)
-        other = packed.translate(None, ALPHABET)
+        piece = raw[position : min(position + PIECE, end)]
+        other = piece.translate(None, ALPHABET)
+        length += len(piece) - len(other)
+        other = other.translate(None, BLANKS)
         if other or pads:
-            if other.strip(b"=") or not packed.endswith(other) or (pads and other != packed):
+            padded = piece if pads else piece[piece.find(b"=") :]
+            if other.strip(b"=") or padded.translate(None, BLANKS) != other:
                 return None
             pads += len(other)
-        length += len(packed)
-        last = (last + packed[-4:])[-4:]
+    length += pads
     if length % 4 or pads > 2:
         return None
-    return Base64Lines(raw, start, end, length, canonical(last)), length // 4 * 3 - pads
+    return Base64Lines(raw, start, end, length, canonical(_last(raw, start, end))), length // 4 * 3 - pads
+
+
+def _last(raw: bytes, start: int, end: int) -> bytes:
+    """The last four characters that are no blanks."""
+    found = b""
+    while len(found) < 4 and end > start:
+        begin = max(end - 1024, start)
+        found = raw[begin:end].translate(None, BLANKS) + found
+        end = begin
+    return found[-4:]
 
 
 def held(content: Content) -> int:

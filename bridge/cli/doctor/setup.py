@@ -33,8 +33,8 @@ class _Whole:
 
     octets: bytes
 
-    def read(self, first: int) -> tuple[bytes, tuple[bytes, ...]]:
-        return self.octets, ()
+    def read(self, first: int) -> tuple[bytes, None]:
+        return self.octets, None
 
 
 def chosen_listener(settings: Settings, address: str) -> tuple[int, bool]:
