@@ -222,6 +222,7 @@ class Daemon:
                 gate=lambda: self.submission.gate(),
                 begin=contents.begin,
                 take=self.budget.take,
+                charge=self.budget.charge,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),
                 rates=rates,
                 admit=self.connections.admit,

@@ -17,7 +17,7 @@ import structlog
 
 from bridge.budget import QUEUE_SHARE, Hold, MemoryBudget
 from bridge.clock import Clock
-from bridge.content import LONG_COST, cost, footprint
+from bridge.content import LONG_COST, SHORT, cost, footprint
 from bridge.delivery.attempt import Attempt
 from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
@@ -320,7 +320,9 @@ class Runner:
             log.error("runner.error", exc_info=error)
 
     def _shrink(self, email: Email) -> None:
-        """It is known now what the message of this task holds: there may be room for another."""
+        """It is known now what the message of this task holds: there may be room for another. Short ones are not worth it."""
+        if len(email.raw) <= SHORT:
+            return
         task = asyncio.current_task()
         hold = self._works[task].hold if task in self._works else None
         if hold and (less := hold.octets - footprint(email)) > 0:

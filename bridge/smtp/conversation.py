@@ -37,6 +37,7 @@ BLIND_LINES = 2
 AT_ONCE = 32  # commands that are in the buffer already, until others have their turn
 
 Take = Callable[[int], Hold | None]  # octets of the budget, None when they are not left
+Charge = Callable[[int], Hold]  # the same for what is there already, whatever is left
 # The door to the spool: (envelope, content, origin=, peer=, by_recipient=) -> a task that its maker keeps.
 Submit = Callable[..., "asyncio.Task[Answer]"]
 Gate = Callable[[], Awaitable[Reply | None]]  # asked at MAIL: a reply when nothing can be accepted now
@@ -56,6 +57,7 @@ class Service:
     gate: Gate
     begin: Begin
     take: Take = lambda octets: None
+    charge: Charge | None = None
     tls_context: ssl.SSLContext | None = None
     admit: Callable[[Any], Reply | None] = lambda session: None
     leave: Callable[[Any], None] = lambda session: None
@@ -91,6 +93,7 @@ class Conversation(Wire):
         self._admitted = False
         self._told = False  # that it was put off is in the log
         self._peer: Peer | None = None  # while a message is being taken
+        self._unread: Hold | None = None
 
     @property
     def in_transaction(self) -> bool:
@@ -143,6 +146,12 @@ class Conversation(Wire):
         if self._admitted:
             self._admitted = False
             self.service.leave(self)
+
+    def count_unread(self, octets: int) -> None:
+        if self._unread is None and self.service.charge and octets:
+            self._unread = self.service.charge(octets)
+        elif self._unread is not None:
+            self._unread.resize(octets)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._peer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Session as AiosmtpdSession
@@ -27,6 +27,8 @@ MAX_AUTH_LINE = 12288  # RFC 4954 4
 MAX_AUTH_COMMAND = MAX_AUTH_LINE + 32
 _LONG = {b"MAIL": MAX_MAIL_COMMAND, b"RCPT": MAX_MAIL_COMMAND, b"AUTH": MAX_AUTH_COMMAND}
 HIGH_WATER = 128 * 1024  # unread octets before the socket is paused
+UNREAD = 16 * 1024  # unread octets that a session may have uncounted between contents
+UNSENT = 16 * 1024  # octets of replies that a client has not read, before it is waited for
 BLOCK = 64 * 1024  # content is taken from the buffer when so much of it is there, or its end
 _NEVER = float("inf")
 _AT_ONCE = 1e-3
@@ -81,6 +83,7 @@ class Wire(SMTP):
         self._begun = 0.0  # when content began to come in
         self._taken = 0  # octets of it
         self._reading_paused = False
+        self._counted = 0  # octets of the buffer that are in the budget
         self.draining = False  # all is said, and what the client still sends is thrown away
         self.uncounted = False  # one too many: it gets no time
         self._more: asyncio.Future[None] | None = None
@@ -94,12 +97,14 @@ class Wire(SMTP):
         self.client = self.client or client_of(transport.get_extra_info("peername"))
         self.nameless = not self.client
         self.tls = transport.get_extra_info("ssl_object") is not None
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=UNSENT)
         super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.eof = True
         self._wake()
         self.left()
+        self._count(0)
         super().connection_lost(error)
 
     def eof_received(self) -> bool:
@@ -146,6 +151,7 @@ class Wire(SMTP):
         replies be lost. So it is told that this was all, and what it still sends is thrown away."""
         self.draining = True
         self._buffer.clear()
+        self._count(0)
         self._writer.transport.write_eof()
         if self._reading_paused:
             self._reading_paused = False
@@ -187,10 +193,20 @@ class Wire(SMTP):
         if self.draining:
             return
         self._buffer += data
+        if len(self._buffer) > UNREAD and not self.receiving:
+            self._count(len(self._buffer))
         if len(self._buffer) > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()  # type: ignore[attr-defined]
         self._wake()
+
+    def _count(self, octets: int) -> None:
+        if octets != self._counted:
+            self._counted = octets
+            self.count_unread(octets)
+
+    def count_unread(self, octets: int) -> None:
+        """So much is unread that is not content, which its owner counts."""
 
     def _wake(self) -> None:
         if self._more is not None and not self._more.done():
@@ -224,6 +240,8 @@ class Wire(SMTP):
                 self._deadline = _NEVER
         line = bytes(buffer[:end])
         del buffer[: end + 1]
+        if self._counted and len(buffer) <= UNREAD:
+            self._count(0)
         if end + 1 > (limit or _LONG.get(line[:4].upper(), MAX_COMMAND)):
             raise LineTooLong
         return line[:-1] if line.endswith(b"\r") else line
@@ -309,6 +327,8 @@ class Wire(SMTP):
     def _content_ended(self) -> None:
         """Read on: a client that hangs up while its message is attempted must be noticed."""
         self.receiving = False
+        if len(self._buffer) > UNREAD and not self.eof:
+            self._count(len(self._buffer))
         if self._reading_paused and len(self._buffer) <= HIGH_WATER:
             self._reading_paused = False
             self._transport.resume_reading()  # type: ignore[attr-defined]
@@ -316,6 +336,7 @@ class Wire(SMTP):
     def begin_content(self) -> None:
         """What comes from now on has to keep the least rate, also in several chunks."""
         self._begun, self._taken = self.loop.time(), 0
+        self._count(0)
 
     def _patience(self, there: int) -> float:
         """Seconds until the next block must be there: not too long after the last one, and all in all not slower than
@@ -354,6 +375,7 @@ class Wire(SMTP):
         """STARTTLS: answer 220, drop whatever came before the handshake (CVE-2011-0411), upgrade. False when it failed."""
         self._transport.pause_reading()  # type: ignore[attr-defined]
         self._buffer.clear()
+        self._count(0)
         self._writer.write(replies.READY_FOR_TLS.encode())
         self.handshaking = True
         try:

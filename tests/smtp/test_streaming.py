@@ -91,6 +91,39 @@ async def test_without_memory_data_is_452_and_the_session_goes_on(start_daemon: 
     await raw.expect("250 2.0.0")
 
 
+@pytest.mark.parametrize("end", ["read on", "hang up"])
+async def test_commands_that_are_not_read_yet_are_memory_too(start_daemon: Any, end: str) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_JUNK_COMMANDS="100000")
+    (provider,) = daemon.providers
+    send, go_on, asked = provider.send, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **named: Any) -> Any:
+        asked.set()
+        await go_on.wait()
+        return await send(*args, **named)
+
+    provider.send = slow
+    raw = await Raw.greeted(port_of(daemon))
+    await raw.begin_data()
+    raw.send(HEADER + b"short\r\n.\r\n")
+    await asked.wait()
+    with_the_message = daemon.budget.used
+    raw.send(b"RSET\r\n" * 10_000)
+    async with asyncio.timeout(10):
+        while daemon.budget.used < with_the_message + 50_000:
+            await asyncio.sleep(0.005)
+
+    if end == "hang up":
+        raw.reset()
+    go_on.set()
+    if end == "read on":
+        await raw.expect("250 2.0.0", *["250"] * 10_000)
+        raw.close()
+    async with asyncio.timeout(10):
+        while daemon.connections.sessions or daemon.budget.used:
+            await asyncio.sleep(0.005)
+
+
 async def test_who_waits_for_memory_goes_on_when_there_is_some(start_daemon: Any) -> None:
     daemon = await start_daemon(**CAPTURE)
     everything = daemon.budget.charge(daemon.budget.total)
