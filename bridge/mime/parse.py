@@ -111,8 +111,10 @@ def _text(raw: bytes, leaf: Leaf) -> str:
     body = decode_transfer(raw[part.body : part.end], part.encoding)
     text = decode(body, part.type.params.get("charset", ""))
     if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.replace("\x00", "")
+        text = text.replace("\r\n", "\n")
+    if "\r" in text:
+        text = text.replace("\r", "\n")
+    return text.replace("\x00", "") if "\x00" in text else text
 
 
 def _joined(texts: Sequence[str]) -> str:
