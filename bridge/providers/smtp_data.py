@@ -53,7 +53,7 @@ async def send_data(client: SMTP, content: Content, *, before_end: Callable[[], 
 
 
 async def size_of(content: Content) -> int:
-    """Octets, as SIZE counts them: with the line ends it is sent with, without the doubled dots and the end (RFC 1870 3, 5)."""
+    """Octets, as SIZE counts them: with the line ends it is sent with, without the doubled dots and the end (RFC 1870 5)."""
     size = 0
     for block in lines(pieces_of(content)):
         size += len(block)
