@@ -18,12 +18,13 @@ import structlog
 from bridge.clock import Clock, SystemClock
 from bridge.mime.addressing import Caps, address, capped
 from bridge.mime.fidelity import Carries, losses
-from bridge.mime.seven_bit import to_seven_bit
-from bridge.model import Addressing, Email, Envelope, Fault, Outcome, Wish
+from bridge.mime.seven_bit import seven_bit
+from bridge.model import Addressing, Content, Email, Envelope, Fault, Outcome, Wish
 from bridge.providers import shapes
 from bridge.providers.answers import safe_words
 from bridge.providers.base import Policy, Provider, Unfit, Verified
 from bridge.providers.outcomes import MISCONFIGURED, TEMPORARY, UNREACHABLE, bounced, deferred, unknown
+from bridge.providers.smtp_data import is_ascii, send_data, size_of
 from bridge.providers.trust import client_context
 from bridge.reply import Reply, sent
 
@@ -94,18 +95,11 @@ class SmtpProvider(Provider):
 
     async def _transact(self, client: aiosmtplib.SMTP, email: Email, transaction: _Transaction) -> None:
         to = transaction.addressing
-        raw = bytes(shapes.mime(email))
-        options: list[str] = []
-        if client.supports_extension("SIZE"):
-            options.append(f"SIZE={len(raw)}")
-        if client.supports_extension("8BITMIME"):
-            options.append("BODY=8BITMIME")
-        elif not raw.isascii():
-            raw, problems = await asyncio.to_thread(to_seven_bit, raw)
-            if problems:  # it would arrive as something else
-                text = "The smarthost takes no 8-bit content, and this message cannot do without"
-                transaction.rest(bounced(554, "5.6.3", text, Fault.MESSAGE))
-                return
+        content, options = await self._content(client, email)
+        if content is None:  # it would arrive as something else
+            text = "The smarthost takes no 8-bit content, and this message cannot do without"
+            transaction.rest(bounced(554, "5.6.3", text, Fault.MESSAGE))
+            return
         international = not all(a.isascii() for a in (to.reverse_path, *to.recipients))
         if international and not client.supports_extension("SMTPUTF8"):
             text = "The smarthost cannot carry a non-ASCII address"
@@ -123,14 +117,27 @@ class SmtpProvider(Provider):
             except aiosmtplib.SMTPRecipientRefused as refused:
                 transaction.outcomes[recipient] = self._recipient(refused)
         if transaction.left:
-            transaction.written = True
-            answer = await client.data(raw)
+            answer = await send_data(client, content, before_end=transaction.ends)
             words = safe_words(answer.message, self._secrets)
             found = _queue_id(words)
             outcome = Outcome(status="sent", reply=sent(found), detail=words, provider_message_id=found)
             transaction.rest(replace(outcome, passed_on=wishes is not None))
         else:
             await client.rset()
+
+    async def _content(self, client: aiosmtplib.SMTP, email: Email) -> tuple[Content | None, list[str]]:
+        """What goes on, with the options of MAIL that tell of it; None where it would have to be 7-bit and cannot."""
+        content: Content = shapes.mime(email)
+        options: list[str] = []
+        if client.supports_extension("8BITMIME"):
+            options.append("BODY=8BITMIME")
+        elif not is_ascii(content):
+            content, problems = await asyncio.to_thread(seven_bit, content)
+            if problems:
+                return None, options
+        if client.supports_extension("SIZE"):
+            options.append(f"SIZE={await size_of(content)}")
+        return content, options
 
     async def _connection(self) -> aiosmtplib.SMTP:
         """One that is idle and still answers, else a new one. Raises aiosmtplib's exceptions and OSError."""
@@ -239,7 +246,7 @@ class SmtpProvider(Provider):
 
 
 class _Transaction:
-    """`written`: the message may have reached the smarthost."""
+    """`written`: the message may have reached the smarthost, its end with it."""
 
     def __init__(self, addressing: Addressing) -> None:
         self.addressing = addressing
@@ -249,6 +256,9 @@ class _Transaction:
     @property
     def left(self) -> list[str]:
         return [r for r in self.addressing.recipients if r not in self.outcomes]
+
+    def ends(self) -> None:
+        self.written = True
 
     def rest(self, outcome: Outcome) -> None:
         self.outcomes.update(dict.fromkeys(self.left, outcome))

@@ -27,7 +27,8 @@ TO_ANN = Addressing(reverse_path="shop@example.com", to=(Mailbox("ann@example.co
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The network code runs on both loops, whose transports differ in when they write and when they say so."""
     loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
-    return loops if item.path.name in ("test_http.py", "test_proxy.py") else {"uvloop": uvloop.new_event_loop}
+    both = ("test_http.py", "test_proxy.py", "test_smtp_data.py")
+    return loops if item.path.name in both else {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

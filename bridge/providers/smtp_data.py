@@ -1,0 +1,128 @@
+"""DATA, block by block from the message: aiosmtplib makes copies of all of it, and writes them without asking for room.
+
+Lines end in CRLF and nothing else (RFC 5321 2.3.8), a dot that begins one is doubled (4.5.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+from aiosmtplib import SMTP, SMTPDataError, SMTPResponse, SMTPServerDisconnected
+from aiosmtplib.protocol import SMTPProtocol
+
+from bridge.mime.pieces import pieces_of
+from bridge.model import Content
+
+START_INPUT = 354
+COMPLETED = 250
+_BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+async def send_data(client: SMTP, content: Content, *, before_end: Callable[[], None]) -> SMTPResponse:
+    """The reply that took the message. `before_end` is called when its end is about to be written: until then whatever happens
+    leaves the smarthost without a message (RFC 5321 4.1.1.10: it cancels what it has only a part of).
+
+    Raises SMTPDataError for any other reply, to DATA, to the message, or in the middle of it; SMTPServerDisconnected and OSError
+    when the connection is lost.
+    """
+    answer = await client.execute_command(b"DATA")
+    if answer.code != START_INPUT:
+        raise SMTPDataError(answer.code, answer.message)
+    protocol = client.protocol
+    if protocol is None:
+        raise SMTPServerDisconnected("Connection lost")
+    # It is listened to from the start: one that refuses in the middle may read no more.
+    reading = asyncio.create_task(protocol.read_response())
+    writing = asyncio.create_task(_write(protocol, content, before_end))
+    try:
+        await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            _taken(reading.result())
+        await writing
+        return _taken(await reading)
+    except BaseException:
+        _forget_unwritten(protocol)
+        raise
+    finally:
+        reading.cancel()
+        writing.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+
+
+async def size_of(content: Content) -> int:
+    """Octets, as SIZE counts them: with the line ends it is sent with, without the doubled dots and the end (RFC 1870 5)."""
+    size = 0
+    for block in lines(pieces_of(content)):
+        size += len(block)
+        await asyncio.sleep(0)  # a thread would do the same under the same lock, and hold the loop up for longer
+    return size
+
+
+def is_ascii(content: Content) -> bool:
+    return content.isascii() if isinstance(content, bytes) else all(piece.isascii() for piece in content)
+
+
+def lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """With CRLF for every line end, and at the end of it all; never split between two blocks."""
+    held = last = b""
+    for piece in pieces:
+        block = held + piece if held else piece
+        held = b"\r" if block.endswith(b"\r") else b""
+        if held:
+            block = block[:-1]
+        if block:
+            last = block if _is_clean(block) else _BREAK.sub(b"\r\n", block)
+            yield last
+    if held or not last.endswith(b"\n"):
+        yield b"\r\n"
+
+
+def stuffed(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """`blocks`: as `lines` gives them."""
+    begins = True
+    for block in blocks:
+        doubled = block.replace(b"\n.", b"\n..")
+        yield b"." + doubled if begins and block.startswith(b".") else doubled
+        begins = block.endswith(b"\n")
+
+
+def _is_clean(block: bytes) -> bool:
+    pairs = block.count(b"\r\n")
+    return pairs == block.count(b"\n") == block.count(b"\r")
+
+
+def _taken(answer: SMTPResponse) -> SMTPResponse:
+    if answer.code != COMPLETED:
+        raise SMTPDataError(answer.code, answer.message)
+    return answer
+
+
+async def _write(protocol: SMTPProtocol, content: Content, before_end: Callable[[], None]) -> None:
+    last = b""
+    for block in stuffed(lines(pieces_of(content))):
+        if last:
+            protocol.write(last)
+            await _room(protocol)
+        last = block
+    before_end()
+    protocol.write(last + b".\r\n")
+
+
+async def _room(protocol: SMTPProtocol) -> None:
+    """Waits until the transport wants more. The others have their turn in any case, and it learns of a lost connection.
+
+    `_drain_helper` is what asyncio's StreamWriter asks of its protocol; a StreamWriter itself would close the connection when
+    it goes.
+    """
+    await asyncio.sleep(0)
+    await protocol._drain_helper()
+
+
+def _forget_unwritten(protocol: SMTPProtocol) -> None:
+    """Closed in the ordinary way it would wait for a peer that may never read the rest."""
+    transport = cast(asyncio.WriteTransport | None, protocol.transport)
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
