@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from bridge.mime.encoded import InLines
-from bridge.mime.pieces import Base64Of, Slice, pieces_of
+from bridge.mime.pieces import LARGE, Base64Of, Slice, pieces_of
 from bridge.mime.seven_bit import MAX_MESSAGES
 from bridge.mime.structure import Limits, Part, parse_structure
 from bridge.mime.trace import has_bare_newline, normalize_newlines
@@ -22,7 +22,7 @@ _ENCODING = re.compile(
 _LONG_LINE = re.compile(rb"\n[^\n]{1000}")  # with a literal in front: without, each octet would be a place to begin
 
 
-EVERYTHING = Limits(depth=1000, parts=100_000)  # what is too much is refused later
+EVERYTHING = Limits(depth=1000, parts=10_000)  # what is too much is refused later; a part takes half a KiB
 
 
 class Unconvertible(Exception):
@@ -31,10 +31,11 @@ class Unconvertible(Exception):
 
 def without_binary(raw: bytes) -> bytes:
     """The message with CRLF line ends and no part in the encoding `binary`. Raises Unconvertible."""
+    pieces = (piece for part in _message(raw, 0, len(raw), 0, signed=False) for piece in pieces_of(part))
+    if len(raw) <= LARGE:
+        return normalize_newlines(b"".join(pieces))
     whole = io.BytesIO()  # it gives its own buffer away: nothing is in memory twice
-    whole.writelines(
-        _normalized(piece for part in _message(raw, 0, len(raw), 0, signed=False) for piece in pieces_of(part))
-    )
+    whole.writelines(_normalized(pieces))
     return whole.getvalue()
 
 

@@ -11,6 +11,7 @@ from bridge.mime.pieces import grouped, pieces_of
 from bridge.model import Content, Pieces
 
 WIDTH = 76  # characters of a line (RFC 2045 6.7 (5), 6.8)
+_LINES = 256  # at a time: as objects of their own they take more
 _AHEAD = 8  # characters at the end of what was encoded that may depend on what follows: the last ones, and a break before them
 _ASCII = bytes(range(128))
 
@@ -28,9 +29,10 @@ class InLines(Pieces):
     def __iter__(self) -> Iterator[bytes]:
         between = b""
         for group in grouped(self.encoded, WIDTH):
-            lines = bytes(group)
-            yield between + b"\r\n".join(lines[start : start + WIDTH] for start in range(0, len(lines), WIDTH))
-            between = b"\r\n"
+            for position in range(0, len(group), _LINES * WIDTH):
+                lines = bytes(group[position : position + _LINES * WIDTH])
+                yield between + b"\r\n".join(lines[start : start + WIDTH] for start in range(0, len(lines), WIDTH))
+                between = b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,41 @@ def _soft_lines(data: bytes) -> tuple[bytes, bytes]:
     tail = encoded[cut:].replace(b"=\n", b"")
     left = len(tail) - 2 * tail.count(b"=")  # octets: `=C3` is one
     return encoded[:cut].replace(b"=\n", b"=\r\n"), data[len(data) - left :]
+
+
+@dataclass(frozen=True, slots=True)
+class Unquoted(Pieces):
+    """What quoted-printable says, `size` octets; as `binascii.a2b_qp` reads the whole."""
+
+    content: Content = field(repr=False)
+    size: int = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        for piece in pieces_of(self.content):
+            data = rest + piece
+            cut = data.rfind(b"\n") + 1 or _before_an_escape(data)
+            yield binascii.a2b_qp(data[:cut])
+            rest = data[cut:]
+        yield binascii.a2b_qp(rest)
+
+
+def unquoted(content: Content) -> Unquoted:
+    """It is made once here, for its length."""
+    return Unquoted(content, sum(map(len, Unquoted(content))))
+
+
+def _before_an_escape(data: bytes) -> int:
+    """Where a line can be cut: its whole length, unless what follows may belong to its last `=`. After `=` and CR all is
+    skipped up to the next LF."""
+    if b"=\r" in data:
+        return 0
+    if b"=" not in data[-2:]:
+        return len(data)
+    return len(data[: data.rfind(b"=")].rstrip(b"="))  # `==` is one `=`
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from bridge.mime.compose import MAX_LINE, address_field, parameter_field, text_field
-from bridge.mime.encoded import InLines, Octets, is_utf8, quoted_printable
+from bridge.mime.encoded import InLines, Octets, is_utf8, quoted_printable, unquoted
 from bridge.mime.fields import body_start, header_end, skip_mbox_line
 from bridge.mime.headers import decode_words
 from bridge.mime.mailboxes import parse_mailboxes
@@ -189,12 +189,13 @@ class _Work:
 
 
 def _decoded(raw: bytes, part: Part) -> Content:
-    """What a leaf says. Of a large one nothing is copied, unless it is quoted-printable or broken base64."""
+    """What a leaf says. Of a large one nothing is copied, unless it is broken base64."""
     if part.end - part.body > LARGE:
         if part.encoding == "base64" and (found := clean_base64(raw, part.body, part.end)):
             return Decoded(*found)
-        if part.encoding not in ("base64", "quoted-printable"):
-            return Slice(raw, part.body, part.end)
+        if part.encoding != "base64":
+            body = Slice(raw, part.body, part.end)
+            return unquoted(body) if part.encoding == "quoted-printable" else body
     return decode_transfer(raw[part.body : part.end], part.encoding)
 
 
