@@ -24,9 +24,7 @@ READING = 128 * 1024  # octets: what a session needs to read a message at all
 AT_ONCE = 1024 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
-LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text
-# Its text is held as characters, as octets and in a request; its files go from the message to the request piece by piece.
-TEXT_COST = 3
+LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text (`parse_cost`)
 
 
 class NoRoom(Exception):
@@ -70,7 +68,7 @@ class Readable(Protocol):
 
 
 class Content:
-    """`write` as it comes, then `keep` what it costs and `read` it once; `close` in any case."""
+    """`write` as it comes, then `keep` what it costs and `read` it; `close` in any case."""
 
     __slots__ = ("_blocks", "_contents", "_file", "_in_file", "_no_file", "_writing", "hold", "size")
 
@@ -101,14 +99,15 @@ class Content:
         """Whether it is in a file."""
         return self._file is not None
 
-    async def keep(self) -> bool:
-        """From a hold for reading to one for what the whole message costs; True when that had to be waited for.
+    async def keep(self, least: int = 0) -> bool:
+        """From a hold for reading to one for what the whole message costs; True when that had to be waited for. `least`: octets
+        that it is known to cost.
 
         Raises `budget.Exhausted`, NoRoom.
         """
         if self._file is not None:
             await self._write_out()
-        whole = cost(self.size)
+        whole = max(cost(self.size), least)
         more = whole - self.hold.octets
         if self._file is not None:
             self.hold.resize(0)  # before asking for more: else all could wait for each other
@@ -182,6 +181,7 @@ class Content:
             rest = memoryview(block)
             while rest:
                 rest = rest[os.write(self._file.fileno(), rest) :]
+        blocks.clear()  # whoever else knows the list (the thread, until its next work) holds nothing by it
 
     def _take_back(self) -> bytes:
         """What the file holds for certain; a half written block of it is still in memory. Raises NoRoom."""
@@ -218,10 +218,11 @@ def cost(size: int) -> int:
 
 
 def footprint(email: Email) -> int:
-    """Octets that a message holds while it is attempted."""
+    """Octets that a message holds while it is attempted: itself; its text as characters, as what is made of them for some
+    providers (HTML, a form), and as octets; its files go from the message to the request piece by piece."""
     texts = (email.text, email.html, *(text for _, text in email.alternatives))
     files = sum(held(attachment.encoded) for attachment in email.attachments)
-    return len(email.raw) + TEXT_COST * sum(map(sys.getsizeof, texts)) + files + AT_ONCE
+    return len(email.raw) + sum(2 * sys.getsizeof(text) + len(text) for text in texts) + files + AT_ONCE
 
 
 def open_unnamed(directory: Path) -> IO[bytes]:

@@ -23,7 +23,7 @@ from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.delivery.duplicates import Duplicates
 from bridge.delivery.lanes import Lane
-from bridge.delivery.preparation import Preparation, Prepared, Rules
+from bridge.delivery.preparation import Costly, Preparation, Prepared, Rules
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried
 from bridge.delivery.round import Round
@@ -159,11 +159,26 @@ class Submission:
         if await content.keep() and peer.gone:  # it has given up while we waited, and will send it again
             return GONE
         prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
-        prepared = await asyncio.to_thread(prepare) if content.size > OFF_LOOP_SIZE else prepare()
+        if content.size <= OFF_LOOP_SIZE:
+            prepared = prepare()
+        else:
+            prepared = await self._prepare_long(prepare, content, peer)
         content.close()
         if isinstance(prepared, Prepared) and content.long:
             content.hold.resize(footprint(prepared.email))
         return prepared
+
+    async def _prepare_long(
+        self, prepare: Callable[..., Prepared | Reply], content: Content, peer: Peer
+    ) -> Prepared | Reply:
+        """Again from its beginning, with nothing held meanwhile, where it turns out to hold more than most."""
+        try:
+            return await asyncio.to_thread(prepare, room=content.hold.octets)
+        except Costly as costly:
+            needed = costly.octets
+        if await content.keep(needed) and peer.gone:
+            return GONE
+        return await asyncio.to_thread(prepare)
 
     # --- queue: safe first
 

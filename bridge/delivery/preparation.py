@@ -5,17 +5,21 @@ one is prepared in a thread.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.content import Readable, join
+from bridge.content import SHORT, Readable, join
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
+from bridge.mime.parse import parse_cost
+from bridge.mime.pieces import Slice
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
 from bridge.mime.trace import count_received, received_field, rfc5322_date, stamp
@@ -58,6 +62,14 @@ class Prepared:
     fingerprint: bytes = b""  # of what makes it the same as another; empty: it is like no other
 
 
+class Costly(Exception):
+    """The message holds more than was asked for: it is mostly text. `octets`: so much."""
+
+    def __init__(self, octets: int) -> None:
+        super().__init__(octets)
+        self.octets = octets
+
+
 class Preparation:
     def __init__(self, dispatchers: Dispatchers, parse: Callable[[bytes], Email], clock: Clock) -> None:
         self._dispatchers = dispatchers
@@ -65,11 +77,18 @@ class Preparation:
         self._clock = clock
 
     def __call__(
-        self, rules: Rules, queue_id: str, envelope: Envelope, incoming: Readable, origin: Origin
+        self,
+        rules: Rules,
+        queue_id: str,
+        envelope: Envelope,
+        incoming: Readable,
+        origin: Origin,
+        room: int = sys.maxsize,
     ) -> Prepared | Reply:
         """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
-        long one is copied once, from its file."""
-        content, rest = incoming.read(rules.max_header_size + BEYOND_HEADER)
+        long one is copied once, from its file. `room`: octets that a long one may hold. Raises Costly."""
+        first = rules.max_header_size + BEYOND_HEADER
+        content, rest = incoming.read(first)
         if envelope.binary or rules.dedupe_window > 0:  # they want the whole
             content, rest = join(content, rest), None
         if header_exceeds(content, rules.max_header_size):
@@ -82,9 +101,17 @@ class Preparation:
             return TOO_MANY_HOPS
         now = self._clock.now()
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
-        content, envelope = _with_new_sender(rules, queue_id, content, envelope)
+        if len(content) > 2 * first:
+            content, rest = content[:first], chain(Slice(content, first, len(content)), rest)
+        was = envelope
+        content, envelope, old = _with_new_sender(rules, content, envelope)
         raw = join(_stamp(rules, queue_id, envelope, content, origin, now), rest)
-        del content
+        del content, rest
+        if len(raw) > SHORT and (needed := parse_cost(raw)) > room:
+            del raw  # the exception keeps its frames
+            raise Costly(needed)
+        if old or envelope is not was:
+            log.info("message.sender_replaced", queue_id=queue_id, reverse_path=envelope.reverse_path, sender=old)
         email = self._parse(raw)
         if email.beyond:
             return BEYOND[email.beyond]
@@ -107,13 +134,12 @@ class Preparation:
         return Prepared(message=message, email=email, plan=plan, fingerprint=same)
 
 
-def _with_new_sender(rules: Rules, queue_id: str, content: bytes, envelope: Envelope) -> tuple[bytes, Envelope]:
-    """`relay.rewrite` and `relay.from`."""
+def _with_new_sender(rules: Rules, content: bytes, envelope: Envelope) -> tuple[bytes, Envelope, str]:
+    """`relay.rewrite` and `relay.from`; with the old address."""
     content, reverse_path, old = rewrite_sender(content, envelope.reverse_path, rules.senders)
-    if old or reverse_path != envelope.reverse_path:
-        log.info("message.sender_replaced", queue_id=queue_id, reverse_path=reverse_path, sender=old)
+    if reverse_path != envelope.reverse_path:
         envelope = dataclasses.replace(envelope, reverse_path=reverse_path)
-    return content, envelope
+    return content, envelope, old
 
 
 def _stamp(rules: Rules, queue_id: str, envelope: Envelope, content: bytes, origin: Origin, now: float) -> bytes:

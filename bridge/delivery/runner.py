@@ -17,7 +17,7 @@ import structlog
 
 from bridge.budget import QUEUE_SHARE, Hold, MemoryBudget
 from bridge.clock import Clock
-from bridge.content import LONG_COST, SHORT, cost, footprint
+from bridge.content import LONG_COST, cost, footprint
 from bridge.delivery.attempt import Attempt
 from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
@@ -26,6 +26,8 @@ from bridge.delivery.lanes import Lane
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, dispose, may_try_again
 from bridge.delivery.routing import NO_ROUTE
+from bridge.mime.parse import parse_cost
+from bridge.mime.pieces import LARGE
 from bridge.model import Email, Fault, Outcome
 from bridge.providers.base import Provider
 from bridge.reply import LOCAL_ERROR, Reply
@@ -319,29 +321,33 @@ class Runner:
             # Its lease runs out and it is found as interrupted; the others are not held up by it.
             log.error("runner.error", exc_info=error)
 
-    def _shrink(self, email: Email) -> None:
-        """It is known now what the message of this task holds: there may be room for another. Short ones are not worth it."""
-        if len(email.raw) <= SHORT:
-            return
+    def _holds(self, octets: int) -> None:
+        """It is known now what the message of this task holds: there may be room for another. More than was thought is taken
+        whatever is left."""
         task = asyncio.current_task()
         hold = self._works[task].hold if task in self._works else None
-        if hold and (less := hold.octets - footprint(email)) > 0:
+        if hold and (less := hold.octets - octets):
             self._held_octets -= less
             self._reserve()
-            hold.resize(hold.octets - less)
-            self._wake.set()
+            hold.resize(octets)
+            if less > 0:
+                self._wake.set()
 
     # --- one message
 
     async def _parsed(self, raw: bytes) -> Email:
-        return await asyncio.to_thread(self._parse, raw) if len(raw) > OFF_LOOP_SIZE else self._parse(raw)
+        if len(raw) <= OFF_LOOP_SIZE:
+            return self._parse(raw)
+        self._holds(max(await asyncio.to_thread(parse_cost, raw), cost(len(raw))))
+        return await asyncio.to_thread(self._parse, raw)
 
     async def _work(self, item: Claimed, dispatcher: Dispatcher) -> None:
         queue_id, attempt = item.message.queue_id, None
         by_address = {recipient.address: recipient for recipient in item.recipients}
         try:
             email = await self._parsed(item.message.raw)
-            self._shrink(email)
+            if len(item.message.raw) > LARGE:
+                self._holds(footprint(email))
             settled = await self._not_to_be_tried(item, email, dispatcher)
             await self._recorder.record(queue_id, item.lease, settled)
             rest = [recipient for recipient in item.recipients if recipient.address not in settled]

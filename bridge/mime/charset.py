@@ -36,6 +36,8 @@ _MAIL_NAMES = {
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NON_ASCII = re.compile("[^\x00-\x7f\ufffd]")
+_PLAIN_CODECS = ("utf_8", "cp125", "iso8859_", "koi8_")
+_AT_ONCE = 65536  # characters
 _GUESS = ""  # ASCII and unknown: look at the bytes
 
 
@@ -61,6 +63,22 @@ def _codec(charset: str) -> str:
 def codec_name(charset: str) -> str:
     """The Python codec for a charset's name, "" when there is none (or plain ASCII): then the bytes are looked at."""
     return _codec(charset) if len(charset) <= 40 else _GUESS
+
+
+def keeps_line_ends(charset: str) -> bool:
+    """Whether CR and LF in it are always the octets they are in ASCII, also beside what is broken."""
+    return codec_name(charset).startswith(_PLAIN_CODECS) or codec_name(charset) == _GUESS
+
+
+def utf8_size(text: str) -> int:
+    """Octets as UTF-8, without making them all at once."""
+    if text.isascii():
+        return len(text)
+    if len(text) <= _AT_ONCE:
+        return len(text.encode("utf-8", "replace"))
+    return sum(
+        len(text[start : start + _AT_ONCE].encode("utf-8", "replace")) for start in range(0, len(text), _AT_ONCE)
+    )
 
 
 def guess(data: bytes) -> str:

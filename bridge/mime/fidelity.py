@@ -8,7 +8,8 @@ from typing import Literal
 from urllib.parse import quote
 
 from bridge.mime.addressing import address
-from bridge.mime.repair import ending_of, is_meaningful
+from bridge.mime.charset import utf8_size
+from bridge.mime.repair import ending_of, is_blank, is_meaningful
 from bridge.model import Attachment, Email, Envelope, split_address
 from bridge.reply import Reply
 
@@ -88,7 +89,7 @@ def losses(email: Email, envelope: Envelope, carries: Carries) -> tuple[Loss, ..
 def payload_size(email: Email) -> int:
     """Octets of the content in a JSON call, about: bodies in UTF-8, attachments in base64."""
     texts = (email.text, email.html, *(content for _, content in email.alternatives))
-    return sum(len(text.encode("utf-8", "replace")) for text in texts) + sum(len(a.encoded) for a in email.attachments)
+    return sum(map(utf8_size, texts)) + sum(len(a.encoded) for a in email.attachments)
 
 
 def _limits(email: Email, envelope: Envelope, carries: Carries) -> Iterator[Loss]:
@@ -123,7 +124,7 @@ def _protections(email: Email) -> Iterator[Loss]:
 def _content(email: Email, carries: Carries) -> Iterator[Loss]:
     if email.html and not carries.html:
         yield _loss("html", "an HTML body")
-    if email.text.strip() and email.html and not carries.text_with_html:
+    if email.html and not carries.text_with_html and not is_blank(email.text):
         yield _loss("alternative", "a text beside the HTML")
     if not carries.alternatives:
         for content_type, _ in email.alternatives:

@@ -7,6 +7,7 @@ on it is body. A first line `From ann@... Mon ...` or `>From ` (mbox) belongs to
 from __future__ import annotations
 
 import re
+import sys
 
 from bridge.mime.headers import clean, decode_words
 
@@ -32,11 +33,11 @@ _EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 Field = tuple[bytes, bytes]
 
 
-def skip_mbox_line(raw: bytes, start: int = 0) -> int:
+def skip_mbox_line(raw: bytes, start: int = 0, end: int = sys.maxsize) -> int:
     """Where the fields begin: after a `From ` line, if there is one."""
-    if not raw.startswith((b"From ", b">From "), start):
+    if not raw.startswith((b"From ", b">From "), start, end):
         return start
-    match = _MBOX.match(raw, start)
+    match = _MBOX.match(raw, start, end)
     return match.end() if match else start
 
 

@@ -10,19 +10,21 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from bridge.mime.charset import decode
+from bridge.mime.charset import decode, keeps_line_ends
 from bridge.mime.fields import strip_bcc, summary, valid_name
 from bridge.mime.headers import clean, decode_words
 from bridge.mime.leaves import Leaf, choose, find_leaves
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import TOKEN, clean_filename, write_type
-from bridge.mime.pieces import encoded_part
+from bridge.mime.pieces import LARGE, Slice, encoded_part
 from bridge.mime.structure import DEFAULT_LIMITS, Limits, Part, parse_structure
 from bridge.mime.transfer import decode_transfer
 from bridge.model import Attachment, Email, Mailbox
 
-__all__ = ["Limits", "parse", "strip_bcc", "summary"]
+__all__ = ["Limits", "parse", "parse_cost", "strip_bcc", "summary"]
 
+NARROW_TEXT = 3  # times its octets: ASCII is copied, its line ends changed, and decoded
+WIDE_TEXT = 8
 _OWN_PLACE = frozenset({b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id"})
 _LEFT_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path", b"received", b"mime-version"})
 # What the type itself says or what does not hold for the decoded payload.
@@ -59,6 +61,23 @@ def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Email:
         defects=tuple(dict.fromkeys(defects)),
         beyond=top.beyond,
     )
+
+
+def parse_cost(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
+    """Octets that a message may hold at most while it is parsed and judged, its own included.
+
+    Its files stay what they are in it. Text becomes characters: one emoji, and each of them takes four octets; for some
+    providers it becomes HTML as well.
+    """
+    choice = choose(list(find_leaves(parse_structure(raw, limits))))
+    leaves = (*choice.text, *choice.alternatives, *((choice.html,) if choice.html else ()))
+    return len(raw) + sum(_text_cost(raw, leaf.part) for leaf in leaves)
+
+
+def _text_cost(raw: bytes, part: Part) -> int:
+    plain = part.encoding not in ("base64", "quoted-printable") and keeps_line_ends(part.type.params.get("charset", ""))
+    narrow = plain and all(piece.isascii() for piece in Slice(raw, part.body, part.end))
+    return (part.end - part.body) * (NARROW_TEXT if narrow else WIDE_TEXT)
 
 
 def _headers(top: Part, defects: list[str]) -> tuple[dict[bytes, list[bytes]], tuple[tuple[str, str], ...]]:
@@ -109,7 +128,10 @@ def _protections(top: Part) -> tuple[str, ...]:
 def _text(raw: bytes, leaf: Leaf) -> str:
     part = leaf.part
     body = decode_transfer(raw[part.body : part.end], part.encoding)
-    text = decode(body, part.type.params.get("charset", ""))
+    charset = part.type.params.get("charset", "")
+    if len(body) > LARGE and keeps_line_ends(charset):  # as characters it may be four times as large
+        body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    text = decode(body, charset)
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     if "\r" in text:

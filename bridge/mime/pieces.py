@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -81,7 +82,7 @@ class Base64Of(Pieces):
         return (len(self.content) + 2) // 3 * 4
 
     def __iter__(self) -> Iterator[bytes]:
-        for group in _grouped(self.content, 3):
+        for group in grouped(self.content, 3):
             yield binascii.b2a_base64(group, newline=False)
 
 
@@ -96,7 +97,7 @@ class Decoded(Pieces):
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
-        for group in _grouped(self.encoded, 4):
+        for group in grouped(self.encoded, 4):
             yield binascii.a2b_base64(group)
 
 
@@ -106,7 +107,7 @@ def pieces_of(content: Content) -> Iterable[bytes]:
     return (content,) if len(content) <= PIECE else Slice(content, 0, len(content))
 
 
-def _grouped(content: Content, octets: int) -> Iterator[bytes | memoryview]:
+def grouped(content: Content, octets: int) -> Iterator[bytes | memoryview]:
     """In pieces of whole groups of so many octets, the last group as it is."""
     rest = b""
     for piece in pieces_of(content):
@@ -127,6 +128,16 @@ def joined(parts: Iterable[Content]) -> Content:
     return Joined(found)
 
 
+def in_one(content: Content) -> bytes:
+    """As one object, which is never in memory twice: BytesIO gives its own buffer away."""
+    if isinstance(content, bytes):
+        return content
+    whole = io.BytesIO()
+    for piece in content:
+        whole.write(piece)
+    return whole.getvalue()
+
+
 def base64_of(content: Content) -> Content:
     return base64.b64encode(bytes(content)) if len(content) <= LARGE else Base64Of(content)
 
@@ -144,7 +155,7 @@ def encoded_part(raw: bytes, start: int, end: int, encoding: str) -> tuple[Conte
     if len(raw) <= LARGE or end - start <= SMALL_PART:
         return encode_payload(raw[start:end], encoding)
     if encoding == "base64":
-        found = _clean_lines(raw, start, end)
+        found = clean_base64(raw, start, end)
         if found:
             return found[0], found[1], True
     elif encoding != "quoted-printable":
@@ -153,7 +164,7 @@ def encoded_part(raw: bytes, start: int, end: int, encoding: str) -> tuple[Conte
     return Base64Of(content), len(content), encoding != "base64"
 
 
-def _clean_lines(raw: bytes, start: int, end: int) -> tuple[Base64Lines, int] | None:
+def clean_base64(raw: bytes, start: int, end: int) -> tuple[Base64Lines, int] | None:
     """With the size of what they say; None for broken base64: not whole quanta of the alphabet, padded only at the end."""
     length = pads = 0
     for position in range(start, end, PIECE):

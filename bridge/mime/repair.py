@@ -156,18 +156,23 @@ def _subject(subject: str, needs: Needs, notes: list[str]) -> str:
 
 def _bodies(email: Email, needs: Needs, notes: list[str]) -> dict[str, str]:
     text, html = email.text, email.html
-    if needs.body and not text.strip() and not html.strip():
+    if needs.body and is_blank(text) and is_blank(html):
         notes.append("empty body filled with a blank")
         text = text or " "
     if needs.least_text:
         text, html = (
-            "" if other.strip() and not body.strip() else body for body, other in ((text, html), (html, text))
+            "" if not is_blank(other) and is_blank(body) else body for body, other in ((text, html), (html, text))
         )
         text, html = (_long_enough(body, needs.least_text, notes) for body in (text, html))
-    if needs.html and not html.strip():
+    if needs.html and is_blank(html):
         notes.append("HTML made from the text, the provider wants some")
         html = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
     return {"text": text, "html": html}
+
+
+def is_blank(text: str) -> bool:
+    """`not text.strip()`, which would copy it."""
+    return not text or text.isspace()
 
 
 def _long_enough(body: str, least: int, notes: list[str]) -> str:

@@ -26,9 +26,13 @@ def fingerprint(content: bytes, envelope: Envelope) -> bytes:
     identity = [message_id] if message_id else [known.get(name, b"") for name in _IDENTITY]
     recipients = sorted(same_recipient_key(recipient) for recipient in envelope.recipients)
     words = [envelope.reverse_path, *recipients]
-    parts = [*(word.encode("utf-8", "surrogatepass") for word in words), *identity, content[end:]]
+    parts: list[bytes | memoryview] = [
+        *(word.encode("utf-8", "surrogatepass") for word in words),
+        *identity,
+        memoryview(content)[end:],
+    ]
     digest = hashlib.sha256()
-    for part in parts:
+    for part in parts:  # the body is not copied
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.digest()

@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 
 from bridge.mime.compose import MAX_LINE, address_field, parameter_field, text_field
+from bridge.mime.encoded import InLines, Octets, is_utf8, quoted_printable, unquoted
 from bridge.mime.fields import body_start, header_end, skip_mbox_line
 from bridge.mime.headers import decode_words
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import parse_value
-from bridge.mime.pieces import Joined, Slice, joined
+from bridge.mime.pieces import LARGE, Base64Of, Decoded, Joined, Slice, clean_base64, in_one, joined
 from bridge.mime.structure import Part, parse_structure
 from bridge.mime.transfer import decode_transfer
 from bridge.model import Content, split_address
@@ -49,7 +50,7 @@ def to_seven_bit(raw: bytes, depth: int = 0) -> tuple[bytes, frozenset[str]]:
     are looked into, or a boundary that is not ASCII). Parts with a problem are as they were. `depth`: messages around it.
     """
     content, problems = seven_bit(raw, depth)
-    return bytes(content), problems
+    return in_one(content), problems
 
 
 def seven_bit(content: Content, depth: int = 0) -> tuple[Content, frozenset[str]]:
@@ -103,31 +104,44 @@ class _Work:
     def multipart(self, part: Part, top: bool) -> Iterator[Content]:
         """Preamble and epilogue are read by nobody."""
         yield self.header(part, b"7bit", top)
-        yield _ascii(self.raw[part.body : part.delimiters[0][0]])
+        yield self.ascii(part.body, part.delimiters[0][0])
         for (start, end), child in zip(part.delimiters, part.children, strict=False):
             yield self.raw[start:end]
             yield from self.part(child)
         if len(part.delimiters) > len(part.children):
             start, end = part.delimiters[-1]
             yield self.raw[start:end]
-            yield _ascii(self.raw[end : part.end])
+            yield self.ascii(end, part.end)
+
+    def ascii(self, start: int, end: int) -> Content:
+        return Slice(self.raw, start, end) if is_seven_bit(self.raw, start, end) else b""
 
     def leaf(self, part: Part, top: bool) -> Iterator[Content]:
         if part.content_type == "message/rfc822" and part.encoding in ("", "7bit", "8bit", "binary"):
             # RFC 2046 5.2.1: no other encoding is allowed for it
-            inner, problems = seven_bit(self.raw[part.body : part.end], self.depth + 1)
-            self.problems |= problems
             yield self.header(part, b"7bit", top)
-            yield inner
+            yield from self.message(part.body, part.end)
             return
         if is_seven_bit(self.raw, part.body, part.end):
             yield self.header(part, b"", top)
             yield Slice(self.raw, part.body, part.end)
             return
-        content = decode_transfer(self.raw[part.body : part.end], part.encoding)
+        content = _decoded(self.raw, part)
         encoding, encoded = _encoded(content, part.content_type.startswith("text/"))
         yield self.header(part, encoding, top, described=_charset(content) if top else b"")
         yield encoded
+
+    def message(self, start: int, end: int) -> Iterator[Content]:
+        """A message inside; what it is made of is offsets into the whole."""
+        if is_seven_bit(self.raw, start, end):
+            yield Slice(self.raw, start, end)
+        elif self.depth >= MAX_MESSAGES:
+            self.problems.add("structure")
+            yield Slice(self.raw, start, end)
+        else:
+            work = _Work(self.raw, self.depth + 1, None)
+            yield from work.part(parse_structure(self.raw, start=start, end=end), top=True)
+            self.problems |= work.problems
 
     def header(self, part: Part, encoding: bytes, top: bool, *, described: bytes = b"") -> bytes:
         """The fields in ASCII. `encoding`: the new Content-Transfer-Encoding, b"" where the old one still holds.
@@ -174,22 +188,30 @@ class _Work:
         return text_field(name, text.encode("ascii", "replace").decode() if lower in _TOKENS else text)
 
 
-def _encoded(content: bytes, is_text: bool) -> tuple[bytes, bytes]:
+def _decoded(raw: bytes, part: Part) -> Content:
+    """What a leaf says. Of a large one nothing is copied, unless it is broken base64."""
+    if part.end - part.body > LARGE:
+        if part.encoding == "base64" and (found := clean_base64(raw, part.body, part.end)):
+            return Decoded(*found)
+        if part.encoding != "base64":
+            body = Slice(raw, part.body, part.end)
+            return unquoted(body) if part.encoding == "quoted-printable" else body
+    return decode_transfer(raw[part.body : part.end], part.encoding)
+
+
+def _encoded(content: Content, is_text: bool) -> tuple[bytes, Content]:
     """(encoding, body): quoted-printable for text with few bytes above 127, base64 for everything else."""
+    if not isinstance(content, bytes) or len(content) > LARGE:
+        octets = Octets.of(content)
+        if is_text and octets.lines and octets.high * _MOSTLY_TEXT <= len(content):
+            return b"quoted-printable", quoted_printable(content)
+        return b"base64", InLines(content.encoded if isinstance(content, Decoded) else Base64Of(content))
     few = len(content.translate(None, bytes(range(128)))) * _MOSTLY_TEXT <= len(content)
     if is_text and few and b"\0" not in content and content.count(b"\r") == content.count(b"\r\n"):
         return b"quoted-printable", binascii.b2a_qp(content).replace(b"=\n", b"=\r\n")
     return b"base64", base64.encodebytes(content).replace(b"\n", b"\r\n").removesuffix(b"\r\n")
 
 
-def _charset(content: bytes) -> bytes:
+def _charset(content: Content) -> bytes:
     """As `charset.guess` reads it."""
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return b"windows-1252"
-    return b"utf-8"
-
-
-def _ascii(data: bytes) -> bytes:
-    return data if is_seven_bit(data) else b""
+    return b"utf-8" if is_utf8(content) else b"windows-1252"

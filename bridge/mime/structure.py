@@ -70,13 +70,14 @@ class Part:
         return b""
 
 
-def parse_structure(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Part:
-    """The tree of parts of a whole message."""
-    scan = _Scan(raw, limits)
-    top = scan.read_part(skip_mbox_line(raw), len(raw), 0, _TEXT)
+def parse_structure(raw: bytes, limits: Limits = DEFAULT_LIMITS, start: int = 0, end: int | None = None) -> Part:
+    """The tree of parts of a message, which is all of `raw` or stands between two offsets of it."""
+    end = len(raw) if end is None else end
+    scan = _Scan(raw, limits, start, end)
+    top = scan.read_part(skip_mbox_line(raw, start, end), end, 0, _TEXT)
     scan.header_left = limits.header_bytes
     scan.split_all(top)
-    top.start = 0
+    top.start = start
     top.defects = list(dict.fromkeys(scan.defects))
     top.beyond = scan.beyond
     return top
@@ -110,12 +111,13 @@ def _inside(part: Part) -> Iterator[Part | tuple[str, int, int]]:
 class _Scan:
     """One message being split, with what is left of its limits."""
 
-    def __init__(self, raw: bytes, limits: Limits) -> None:
+    def __init__(self, raw: bytes, limits: Limits, start: int, end: int) -> None:
         self.raw = raw
+        self.start = start
         self.limits = limits
         self.header_left = limits.header_bytes
         self.parts_left = limits.parts
-        self.work_left = limits.passes * len(raw) + (4 << 20)
+        self.work_left = limits.passes * (end - start) + (4 << 20)
         self.defects: list[str] = []
         self.beyond: Literal["", "header", "depth", "parts"] = ""
 
@@ -134,7 +136,7 @@ class _Scan:
                 self.exceed("header", "header longer than the limit, its end is not read")
             part.fields = read_fields(self.raw, start, read)
             self._read_type(part)
-        if stop and stop == part.body and stop < end:
+        if stop > self.start and stop == part.body and stop < end:
             self.defects.append("no empty line between header and body")
         return part
 
@@ -179,7 +181,7 @@ class _Scan:
         needle = b"\n--" + boundary
         pattern = re.compile(re.escape(needle) + _DELIMITER_END)
         found: list[tuple[int, int]] = []
-        position = max(part.body - 1, 0)  # the line break before may be the header's or the last delimiter's
+        position = max(part.body - 1, self.start)  # the line break before may be the header's or the last delimiter's
         free = part.body
         while True:
             hit = raw.find(needle, position, end)

@@ -6,6 +6,7 @@ Only the message's own header is looked at. Bytes of the body never change and n
 from __future__ import annotations
 
 import re
+import sys
 import time
 
 from bridge.mime.fields import header_end, read_fields, skip_mbox_line, strip_stray_bcc
@@ -95,8 +96,11 @@ def _client(client: str) -> str:
     return f"[IPv6:{_token(client)}]" if ":" in client else f"[{_token(client)}]"
 
 
-def has_bare_newline(raw: bytes) -> bool:
+def has_bare_newline(raw: bytes, start: int = 0, end: int = sys.maxsize) -> bool:
     """Whether a CR or LF stands alone (RFC 5321 2.3.8)."""
+    if start or end < len(raw):
+        counts = raw.count(b"\n", start, end), raw.count(b"\r", start, end)
+        return counts[0] != counts[1] or _BARE_CR.search(raw, start, end) is not None
     ends = raw.translate(None, _NO_NEWLINES)
     return ends.count(b"\n") * 2 != len(ends) or _BARE_CR.search(raw) is not None
 

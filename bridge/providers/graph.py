@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-import orjson
 import structlog
 
 from bridge.clock import Clock
@@ -24,7 +24,7 @@ from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox
 from bridge.providers.answers import is_html, json_of, pointed, safe_words
 from bridge.providers.api import NO_DOMAIN, NO_SENDER, ApiProvider, ApiSettings, Outgoing, without_empty
 from bridge.providers.base import Call, Policy, Verified
-from bridge.providers.body import size_of
+from bridge.providers.body import of_large, size_in_json, size_of
 from bridge.providers.display import bcc_of, one_line
 from bridge.providers.http import Exchange
 from bridge.providers.oauth import TokenAuth, entra, verified
@@ -196,7 +196,8 @@ class Graph(ApiProvider):
         mail = await asyncio.to_thread(self.outgoing, call)
         now, later = _divided(mail.email.attachments, MAX_POST - MAX_HEADER_GROWTH - _body_size(mail.email))
         message = await asyncio.to_thread(_message, mail, now)
-        answer = await self._step(exchange, self.post(f"{self._mailbox(mail)}/messages", message))
+        post = partial(self.post, f"{self._mailbox(mail)}/messages", message)
+        answer = await self._step(exchange, await asyncio.to_thread(of_large, post))
         path = f"{self._mailbox(mail)}/messages/{quote(_text(answer, '/id'), safe='=')}"
         try:
             for attachment in later:
@@ -310,7 +311,7 @@ def _for_its_size(loss: Loss, size: int) -> Loss:
 
 
 def _body_size(email: Email) -> int:
-    return len(orjson.dumps(email.html or email.text))
+    return size_in_json(email.html or email.text)
 
 
 def _needs_draft(email: Email) -> bool:

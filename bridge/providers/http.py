@@ -18,6 +18,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.model import Addressing, Email, Fault, Outcome, idempotency_key
 from bridge.providers.answers import allowance
 from bridge.providers.base import Call, Policy, Provider, Verified
+from bridge.providers.body import of_large
 from bridge.providers.network import Progress
 from bridge.providers.outcomes import CONGESTED, Failed, deferred, exception_outcome, unknown
 from bridge.providers.transport import KEEPALIVE_S, CoreTransport
@@ -171,7 +172,9 @@ class HttpProvider(Provider):
         return self.parse_response(await exchange(request), call.addressing)
 
     async def converse_batch(self, calls: Sequence[Call], exchange: Exchange) -> list[dict[str, Outcome]] | None:
-        request = await asyncio.to_thread(self.build_batch, calls)
+        build = partial(self.build_batch, calls)
+        large = any(len(call.email.raw) > OFF_LOOP_SIZE for call in calls)
+        request = await asyncio.to_thread(of_large, build) if large else await asyncio.to_thread(build)
         response = await self._replayed(request, exchange) if self.idempotent else await exchange(request)
         return self.parse_batch(response, calls)
 
@@ -201,7 +204,7 @@ class HttpProvider(Provider):
     async def built(self, call: Call) -> httpx.Request:
         """A large mail in a thread: the text of its HTML or its many addresses would hold up everybody."""
         build = partial(self.build_request, call.email, call.addressing, queue_id=call.queue_id, key=call.key)
-        return await asyncio.to_thread(build) if len(call.email.raw) > OFF_LOOP_SIZE else build()
+        return await asyncio.to_thread(of_large, build) if len(call.email.raw) > OFF_LOOP_SIZE else build()
 
     # --- one call
 

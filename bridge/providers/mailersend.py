@@ -13,6 +13,7 @@ import httpx
 
 from bridge.clock import Clock
 from bridge.mime.addressing import Caps
+from bridge.mime.charset import utf8_size
 from bridge.mime.fidelity import Carries, Form, Loss
 from bridge.mime.repair import Needs, Repaired, ending_for, ending_of, is_meaningful
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Mailbox, Outcome
@@ -106,7 +107,7 @@ class Mailersend(ApiProvider):
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = (*super().losses(email, envelope), *self._unsaid(email))
-        if any(len(body.encode("utf-8", "replace")) > MAX_BODY for body in (email.text, email.html)):
+        if any(utf8_size(body) > MAX_BODY for body in (email.text, email.html)):
             reply = Reply(552, "5.3.4", f"Message too big for the provider: a body of more than {MAX_BODY} octets")
             return (Loss("size", f"a body of more than {MAX_BODY} octets", reply), *found)
         return found

@@ -17,7 +17,7 @@ import orjson
 
 from bridge.mime.addressing import Caps, a_label
 from bridge.mime.fidelity import Carries, Form, Loss
-from bridge.mime.pieces import decoded, joined, pieces_of
+from bridge.mime.pieces import LARGE, decoded, joined, pieces_of
 from bridge.mime.repair import Needs
 from bridge.model import Addressing, Attachment, Content, Email, Envelope, Fault, Mailbox, Outcome, split_address
 from bridge.providers.answers import id_of, words_of
@@ -230,7 +230,9 @@ class Mailgun(ApiProvider):
 
     def _request(self, mail: Outgoing, call: str, fields: Fields, files: Sequence[File]) -> httpx.Request:
         path = f"/v3/{self._domain(mail.sender.email)}/{call}"
-        if files:
+        if files or any(
+            len(value) > LARGE for _, value in fields
+        ):  # of a long text a URL's escapes take many times its size
             content_type, body = multipart(fields, files)
         else:
             content_type, body = "application/x-www-form-urlencoded", urlencode(fields).encode()

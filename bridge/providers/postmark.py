@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from bridge.mime.addressing import Caps
+from bridge.mime.charset import utf8_size
 from bridge.mime.fidelity import Carries, Form, Loss
 from bridge.mime.repair import Needs, ending_for, ending_of
 from bridge.model import Addressing, Attachment, Email, Envelope, Fault, Outcome
@@ -242,7 +243,7 @@ def _metadata(given: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]
 
 def _too_long(email: Email) -> Iterator[Loss]:
     for name, body in (("text", email.text), ("HTML", email.html)):
-        if (size := len(body.encode("utf-8", "replace"))) > MAX_BODY:
+        if (size := utf8_size(body)) > MAX_BODY:
             reply = Reply(552, "5.3.4", f"Body too big for the provider: {size} octets, limit {MAX_BODY}")
             yield Loss("size", f"{name} of {size} octets exceeds the limit of {MAX_BODY}", reply)
 

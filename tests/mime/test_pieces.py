@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from functools import partial
 from unittest.mock import patch
 
+import httpx
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.mime import pieces
+from bridge.mime import charset, pieces
 from bridge.mime.fields import strip_bcc
 from bridge.mime.parse import parse
 from bridge.mime.pieces import Base64Of, Joined, Slice, decoded, encoded_part
+from bridge.mime.repair import is_blank
 from bridge.mime.rewrite import with_fields, with_from, with_head, with_recipients, without_fields
 from bridge.mime.seven_bit import seven_bit
 from bridge.mime.transfer import encode_payload
@@ -78,6 +80,31 @@ def test_text_of_a_json_string_is_cut_at_no_character(content: bytes) -> None:
     assert isinstance(made, Pieces)
     assert b'"%b"' % bytes(made) == orjson.dumps(content.decode("utf-8", "replace"))
     assert len(made) == len(bytes(made))
+
+
+TEXTS = st.text(max_size=40)  # no lone surrogates
+VALUES = st.recursive(
+    TEXTS | st.integers(0, 9) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_json_of_long_texts_is_that_of_short_ones(value: object) -> None:
+    with patch.object(body, "_LONG_TEXT", 3), patch.object(body, "_AT_ONCE", 5):
+        request = body.of_large(lambda: body.request("POST", httpx.URL("http://x.org/"), {}, body.json_body(value)))
+
+        assert request.read() == orjson.dumps(value)
+        assert body.size_of(request) == len(orjson.dumps(value))
+
+
+@given(TEXTS, st.integers(1, 9))
+def test_octets_are_counted_without_making_them(text: str, at_once: int) -> None:
+    with patch.object(charset, "_AT_ONCE", at_once):
+        assert charset.utf8_size(text) == len(text.encode())
+    assert body.size_in_json(text) == len(orjson.dumps(text))
+    assert is_blank(text) == (not text.strip())
 
 
 _LINES = [

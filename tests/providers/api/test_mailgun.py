@@ -264,6 +264,13 @@ class TestMailgunParts(ApiContract):
         assert form.files[1].content == PDF
         assert "filename*" not in request.content.decode("latin-1")
 
+    async def test_a_long_text_is_a_part_too(self, bench: Bench) -> None:
+        """The escapes of a URL would be many times its size."""
+        message = mails.build(text="Gr\u00fc\u00dfe\n" * 50_000)
+
+        assert request_of(bench, message).headers["content-type"].startswith("multipart/form-data")
+        assert (await bench.received(message)).text == "Gr\u00fc\u00dfe\n" * 50_000
+
     async def test_a_file_without_a_name_gets_one(self, bench: Bench) -> None:
         """It would be dropped without a word."""
         message = mails.build()
