@@ -24,7 +24,7 @@ READING = 128 * 1024  # octets: what a session needs to read a message at all
 AT_ONCE = 1024 * 1024  # octets written to a file in one go
 SHORT = 64 * 1024  # octets
 SHORT_COST = 8  # times the size of a short message: it and all that is made of it
-LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text (`parse_cost`)
+LONG_COST = 4  # and of what a long one has beyond that, until it is known how much of it is text (`mime.parse.Costly`)
 
 
 class NoRoom(Exception):
@@ -46,12 +46,29 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
+class Tail:
+    """What is in memory, from `start`."""
+
+    whole: bytes
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.whole) - self.start
+
+    def read_into(self, view: memoryview) -> None:
+        view[:] = memoryview(self.whole)[self.start :]
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """What a file holds from `start` to `end`."""
 
     descriptor: int
     start: int
     end: int
+
+    def __len__(self) -> int:
+        return max(self.end - self.start, 0)
 
     def read_into(self, view: memoryview) -> None:
         """Blocks. Raises OSError."""
@@ -200,12 +217,12 @@ class Content:
             raise NoRoom
 
 
-def join(first: bytes, rest: Rest | None) -> bytes:
+def join(first: bytes, rest: Rest | Tail | None) -> bytes:
     """All of it in one object, which is never in memory twice: the file is read to where it stays (BytesIO takes the buffer it
     is given, and gives it away again). Raises OSError."""
-    if rest is None or rest.start >= rest.end:
+    if not rest:
         return first
-    whole = io.BytesIO(bytes(len(first) + rest.end - rest.start))
+    whole = io.BytesIO(bytes(len(first) + len(rest)))
     with whole.getbuffer() as view:
         view[: len(first)] = first
         rest.read_into(view[len(first) :])

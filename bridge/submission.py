@@ -23,12 +23,13 @@ from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.delivery.duplicates import Duplicates
 from bridge.delivery.lanes import Lane
-from bridge.delivery.preparation import Costly, Preparation, Prepared, Rules
+from bridge.delivery.preparation import Preparation, Prepared, Rules
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried
 from bridge.delivery.round import Round
 from bridge.delivery.routing import NO_ROUTE
 from bridge.delivery.suppression import Suppressions
+from bridge.mime.parse import Costly
 from bridge.mime.sender import NO_SENDERS
 from bridge.model import Answer, Email, Envelope, Fault, Message, Origin, Peer
 from bridge.reply import LOCAL_ERROR, NO_MEMORY, SPOOL_FULL, Reply, queued
@@ -50,7 +51,7 @@ class Submission:
         dispatchers: Dispatchers,
         recorder: Recorder,
         rules: Rules,
-        parse: Callable[[bytes], Email],
+        parse: Callable[..., Email],
         new_queue_id: Callable[[], str],
         clock: Clock,
         waits_in: Callable[[Iterable[Lane]], None],

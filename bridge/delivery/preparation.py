@@ -5,21 +5,18 @@ one is prepared in a thread.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import structlog
 
 from bridge.clock import Clock
-from bridge.content import SHORT, Readable, join
+from bridge.content import Readable, Rest, Tail, join
 from bridge.delivery.choice import Dispatchers, Plan
 from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
-from bridge.mime.parse import parse_cost
-from bridge.mime.pieces import Slice
+from bridge.mime.parse import Costly
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
 from bridge.mime.trace import count_received, received_field, rfc5322_date, stamp
@@ -62,16 +59,8 @@ class Prepared:
     fingerprint: bytes = b""  # of what makes it the same as another; empty: it is like no other
 
 
-class Costly(Exception):
-    """The message holds more than was asked for: it is mostly text. `octets`: so much."""
-
-    def __init__(self, octets: int) -> None:
-        super().__init__(octets)
-        self.octets = octets
-
-
 class Preparation:
-    def __init__(self, dispatchers: Dispatchers, parse: Callable[[bytes], Email], clock: Clock) -> None:
+    def __init__(self, dispatchers: Dispatchers, parse: Callable[..., Email], clock: Clock) -> None:
         self._dispatchers = dispatchers
         self._parse = parse
         self._clock = clock
@@ -83,11 +72,12 @@ class Preparation:
         envelope: Envelope,
         incoming: Readable,
         origin: Origin,
-        room: int = sys.maxsize,
+        room: int | None = None,
     ) -> Prepared | Reply:
         """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
         long one is copied once, from its file. `room`: octets that a long one may hold. Raises Costly."""
         first = rules.max_header_size + BEYOND_HEADER
+        rest: Rest | Tail | None
         content, rest = incoming.read(first)
         if envelope.binary or rules.dedupe_window > 0:  # they want the whole
             content, rest = join(content, rest), None
@@ -102,17 +92,18 @@ class Preparation:
         now = self._clock.now()
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
         if len(content) > 2 * first:
-            content, rest = content[:first], chain(Slice(content, first, len(content)), rest)
+            content, rest = content[:first], Tail(content, first)  # all of it: what is in a file is read in part
         was = envelope
         content, envelope, old = _with_new_sender(rules, content, envelope)
         raw = join(_stamp(rules, queue_id, envelope, content, origin, now), rest)
         del content, rest
-        if len(raw) > SHORT and (needed := parse_cost(raw)) > room:
-            del raw  # the exception keeps its frames
-            raise Costly(needed)
+        try:
+            email = self._parse(raw, room=room)
+        except Costly as costly:
+            del raw  # the exception would keep its frames, and they the message
+            raise costly.with_traceback(None) from None
         if old or envelope is not was:
             log.info("message.sender_replaced", queue_id=queue_id, reverse_path=envelope.reverse_path, sender=old)
-        email = self._parse(raw)
         if email.beyond:
             return BEYOND[email.beyond]
         plan = self._dispatchers.accept(queue_id, email, envelope, origin)

@@ -26,7 +26,7 @@ from bridge.delivery.lanes import Lane
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, dispose, may_try_again
 from bridge.delivery.routing import NO_ROUTE
-from bridge.mime.parse import parse_cost
+from bridge.mime.parse import Costly
 from bridge.mime.pieces import LARGE
 from bridge.model import Email, Fault, Outcome
 from bridge.providers.base import Provider
@@ -42,7 +42,7 @@ SORTED_AT_ONCE = 50  # messages that were put under other settings
 NO_MEMORY_S = 0.2  # until the next look when the budget is used up
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
 
-Parse = Callable[[bytes], Email]
+Parse = Callable[..., Email]  # (raw, room=): see bridge/mime/parse.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +338,10 @@ class Runner:
     async def _parsed(self, raw: bytes) -> Email:
         if len(raw) <= OFF_LOOP_SIZE:
             return self._parse(raw)
-        self._holds(max(await asyncio.to_thread(parse_cost, raw), cost(len(raw))))
+        try:
+            return await asyncio.to_thread(self._parse, raw, room=cost(len(raw)))
+        except Costly as costly:
+            self._holds(costly.octets)
         return await asyncio.to_thread(self._parse, raw)
 
     async def _work(self, item: Claimed, dispatcher: Dispatcher) -> None:

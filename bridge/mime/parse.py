@@ -13,7 +13,7 @@ from typing import Literal
 from bridge.mime.charset import decode, keeps_line_ends
 from bridge.mime.fields import strip_bcc, summary, valid_name
 from bridge.mime.headers import clean, decode_words
-from bridge.mime.leaves import Leaf, choose, find_leaves
+from bridge.mime.leaves import Choice, Leaf, choose, find_leaves
 from bridge.mime.mailboxes import parse_mailboxes
 from bridge.mime.params import TOKEN, clean_filename, write_type
 from bridge.mime.pieces import LARGE, Slice, encoded_part
@@ -21,7 +21,7 @@ from bridge.mime.structure import DEFAULT_LIMITS, Limits, Part, parse_structure
 from bridge.mime.transfer import decode_transfer
 from bridge.model import Attachment, Email, Mailbox
 
-__all__ = ["Limits", "parse", "parse_cost", "strip_bcc", "summary"]
+__all__ = ["Costly", "Limits", "parse", "strip_bcc", "summary"]
 
 NARROW_TEXT = 3  # times its octets: ASCII is copied, its line ends changed, and decoded
 WIDE_TEXT = 8
@@ -35,13 +35,26 @@ _PROTECTED = frozenset(
 _PATH_OR_CONTROL = re.compile(r"[/\\:*?\"<>|]+")
 
 
-def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Email:
-    """The content of a message as people read it; what was odd is noted in `defects`."""
+class Costly(Exception):
+    """The message holds more than there is room for: it is mostly text. `octets`: so much."""
+
+    def __init__(self, octets: int) -> None:
+        super().__init__(octets)
+        self.octets = octets
+
+
+def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS, *, room: int | None = None) -> Email:
+    """The content of a message as people read it; what was odd is noted in `defects`.
+
+    `room`: octets that it may hold while it is parsed and judged. Raises Costly when that may not be enough.
+    """
     top = parse_structure(raw, limits)
     defects = list(top.defects)
     own, headers = _headers(top, defects)
     leaves = list(find_leaves(top))
     choice = choose(leaves)
+    if room is not None and (needed := _cost(raw, choice)) > room:
+        raise Costly(needed)
     charset = top.type.params.get("charset", "")
     return Email(
         sender=_sender(own.get(b"from", []), charset, defects),
@@ -63,13 +76,12 @@ def parse(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> Email:
     )
 
 
-def parse_cost(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
+def _cost(raw: bytes, choice: Choice) -> int:
     """Octets that a message may hold at most while it is parsed and judged, its own included.
 
     Its files stay what they are in it. Text becomes characters: one emoji, and each of them takes four octets; for some
     providers it becomes HTML as well.
     """
-    choice = choose(list(find_leaves(parse_structure(raw, limits))))
     leaves = (*choice.text, *choice.alternatives, *((choice.html,) if choice.html else ()))
     return len(raw) + sum(_text_cost(raw, leaf.part) for leaf in leaves)
 

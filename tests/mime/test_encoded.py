@@ -6,13 +6,14 @@ import base64
 import binascii
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mime import binary, pieces, seven_bit
 from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.encoded import InLines, Octets, is_utf8, quoted_printable, unquoted
-from bridge.mime.parse import parse, parse_cost
+from bridge.mime.parse import Costly, parse
 from bridge.mime.pieces import Base64Of
 from bridge.mime.seven_bit import to_seven_bit
 from bridge.mime.structure import Part, parse_structure
@@ -176,13 +177,20 @@ def test_line_ends_of_a_large_text_are_those_of_a_small_one(text: str, charset: 
     assert large == parse(raw)
 
 
+def cost_of(raw: bytes) -> int:
+    with pytest.raises(Costly) as caught:
+        parse(raw, room=0)
+    assert parse(raw, room=caught.value.octets) == parse(raw)
+    return caught.value.octets
+
+
 def test_what_parsing_may_cost_is_known_by_the_text() -> None:
     head = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: %b\r\n\r\n"
     ascii_text, wide = head % b"8bit" + b"a" * 999, head % b"8bit" + b"\xc3\xa4" * 500
     quoted = head % b"quoted-printable" + b"a" * 999
     file = b"Content-Type: application/pdf\r\n\r\n" + b"\xff" * 999
 
-    assert parse_cost(file) == len(file)
-    assert parse_cost(ascii_text) < 4 * len(ascii_text)
-    assert parse_cost(wide) > 7 * len(wide)
-    assert parse_cost(quoted) > 7 * len(quoted)
+    assert cost_of(file) == len(file)
+    assert cost_of(ascii_text) < 4 * len(ascii_text)
+    assert cost_of(wide) > 7 * len(wide)
+    assert cost_of(quoted) > 7 * len(quoted)
