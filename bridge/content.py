@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import os
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from bridge.block import filled
 from bridge.budget import Hold, MemoryBudget
 from bridge.mime.pieces import held
 from bridge.model import Email
@@ -218,15 +218,15 @@ class Content:
 
 
 def join(first: bytes, rest: Rest | Tail | None) -> bytes:
-    """All of it in one object, which is never in memory twice: the file is read to where it stays (BytesIO takes the buffer it
-    is given, and gives it away again). Raises OSError."""
+    """All of it in one object, which is never in memory twice: the file is read to where it stays. Raises OSError."""
     if not rest:
         return first
-    whole = io.BytesIO(bytes(len(first) + len(rest)))
-    with whole.getbuffer() as view:
+
+    def fill(view: memoryview) -> None:
         view[: len(first)] = first
         rest.read_into(view[len(first) :])
-    return whole.getvalue()
+
+    return filled(len(first) + len(rest), fill)
 
 
 def cost(size: int) -> int:

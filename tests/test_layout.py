@@ -12,6 +12,7 @@ WORDS = {
     "bridge",
     "bridge.model",
     "bridge.reply",
+    "bridge.block",
     "bridge.budget",
     "bridge.clock",
     "bridge.content",

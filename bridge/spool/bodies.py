@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bridge.block import filled
 from bridge.spool.base import SpoolError, SpoolFull
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -46,7 +47,7 @@ class Bodies:
     def read(self, queue_id: str, size: int, crc: int | None) -> bytes:
         """Raises BodyLost."""
         try:
-            raw = self._path(queue_id).read_bytes()
+            raw = _read_file(self._path(queue_id))
         except OSError as error:
             raise BodyLost(f"body file: {error.strerror}") from error
         if len(raw) != size or zlib.crc32(raw) != crc:
@@ -102,6 +103,16 @@ def _write_file(path: Path, raw: bytes) -> None:
         temporary.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise
+
+
+def _read_file(path: Path) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+
+        def fill(view: memoryview) -> None:
+            while view and (there := file.readinto(view)):
+                view = view[there:]
+
+        return filled(os.fstat(file.fileno()).st_size, fill)
 
 
 def _private(path: str, flags: int) -> int:
