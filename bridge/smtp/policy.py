@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -67,6 +68,7 @@ def client_of(peername: Any) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
+@functools.lru_cache(maxsize=4096)
 def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:
     """An IPv4 client on a dual-stack socket (::ffff:192.0.2.1) is matched as IPv4. "unix" is always local."""
     if client == UNIX:
@@ -75,6 +77,7 @@ def is_allowed(client: str, networks: tuple[Network, ...]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+@functools.lru_cache(maxsize=4096)  # a client comes again and again, and is asked about three times a connection
 def address_of(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Without a zone, an IPv4 address in IPv6 as itself; None for what is no address ("unix")."""
     try:

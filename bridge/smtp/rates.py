@@ -5,6 +5,7 @@ A turn counts from its MAIL command on; one that brought no message is given bac
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -65,6 +66,7 @@ class Rates:
         return counter
 
 
+@functools.lru_cache(maxsize=4096)
 def network_of(client: str) -> str:
     """`192.0.2.7` and "unix" are themselves, `::ffff:192.0.2.7` is 192.0.2.7; of IPv6 one customer has a /64 at least."""
     address = address_of(client)

@@ -14,13 +14,15 @@ _SHIFTS = range(70, -1, -10)
 
 _lock = threading.Lock()
 _last = 0
+_pool = b""  # random octets that are still to be used: asking the kernel for a few costs as much as for many
 
 
 def new_queue_id() -> str:
     """16 characters: 55 bits of microseconds, never twice the same in one process, and 25 random bits against others."""
-    global _last
+    global _last, _pool
     with _lock:
         _last = max(time.time_ns() // 1000, _last + 1)
-        micros = _last
-    number = micros << _RANDOM_BITS | int.from_bytes(os.urandom(4), "big") >> (32 - _RANDOM_BITS)
+        _pool = _pool[4:] or os.urandom(1024)
+        micros, chance = _last, int.from_bytes(_pool[:4], "big")
+    number = micros << _RANDOM_BITS | chance >> (32 - _RANDOM_BITS)
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
