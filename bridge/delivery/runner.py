@@ -39,6 +39,7 @@ POLL_S = 5.0
 REFUSED_S = 1.0  # until the next look at a spool that refuses to be written
 OFF_LOOP_SIZE = 64 * 1024
 SORTED_AT_ONCE = 50  # messages that were put under other settings
+GATHER_S = 0.002
 NO_MEMORY_S = 0.2  # until the next look when the budget is used up
 INTERRUPTED = Reply(451, "4.4.2", "The attempt was interrupted, whether it was sent is not known")
 
@@ -127,6 +128,8 @@ class Runner:
             self._wake.clear()
             if self._clock.now() >= self._look_at:
                 await self._look_for_lanes()
+            # Works that end together make one claim, and so one transaction.
+            await asyncio.sleep(GATHER_S if self._works else 0)
             claimed = await self._claim()
             if claimed is None:
                 await self._clock.wait(asyncio.Event(), REFUSED_S)
