@@ -227,6 +227,7 @@ class Daemon:
                 rates=rates,
                 admit=self.connections.admit,
                 leave=self.connections.leave,
+                label=listener.name or str(listener.address),
             )
             if files := smtp_wiring.tls_files(settings, index):
                 self.contexts.add(service, files)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import structlog
 
+from bridge import metrics
 from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
 from bridge.content import Content, NoRoom, footprint
@@ -38,6 +39,7 @@ from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
+_SOURCES = {"LMTP": "lmtp", "HTTP": "http"}  # by the first letters of the `with` word; anything else is SMTP
 GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
 
 
@@ -195,6 +197,8 @@ class Submission:
 
     async def _queue(self, message: Message, plan: Plan) -> Answer:
         await self._spool.put(message, results=_refused(plan), lanes=plan.texts)
+        for _ in plan.refused:
+            metrics.bounced.add(metrics.NOBODY)
         self._spooled(plan.lanes.values(), failed=bool(plan.refused))
         return Answer(reply=queued(message.queue_id))
 
@@ -334,11 +338,19 @@ class Submission:
             keeps = any(result.keep_body for result in results.values())
             await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
+    def _count(self, protocol: str, reply: Reply) -> None:
+        source = _SOURCES.get(protocol[:4], "smtp")
+        if reply.code == 250:
+            self.accepted += 1
+            metrics.received.add(source)
+        else:
+            metrics.rejected.add(source, reply.code)
+
     def _log(
         self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
     ) -> None:
         reply = answer.reply
-        self.accepted += reply.code == 250
+        self._count(origin.protocol, reply)
         log.info(
             _event(reply, queue_id),
             queue_id=queue_id,

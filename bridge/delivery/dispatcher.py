@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from bridge import metrics
 from bridge.clock import Clock, SystemClock
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.batch import Batches, Made
@@ -179,6 +180,7 @@ class Dispatcher:
         if made is None:
             attempt.outcomes.update(dict.fromkeys(call.addressing.recipients, NO_SLOT))
             return
+        metrics.attempt_seconds.observe(made.duration_ms / 1000, self.provider.name)
         facts = {"batch": made.batch} if made.batch > 1 else {}
         outcomes = {
             recipient: made.outcomes.get(recipient) or replace(NO_OUTCOME, keyless=made.batch > 1)
@@ -250,14 +252,17 @@ class Dispatcher:
             self._changed(change, lesson, waited_s)
 
     def _count(self, recipient: str, outcome: Outcome) -> None:
+        metrics.attempts.add(self.provider.name, outcome.status)
         if outcome.status == "sent":
             self.sent += 1
+            metrics.sent.add(self.provider.name)
         elif outcome.status == "bounced":
             self.bounced += 1
             if outcome.fault is Fault.RECIPIENT:
                 self.on_refused(self, recipient, outcome)
         else:
             self.deferred += 1
+            metrics.deferred.add(self.provider.name)
 
     def _changed(self, change: Change, outcome: Outcome, waited_s: float) -> None:
         name, breaker = self.provider.name, self.breaker

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge import metrics
 from bridge.budget import Exhausted, Hold
 from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
@@ -433,6 +434,7 @@ class Session(Conversation):
         recipients, refusal = self._recipients, receiver.refusal
         if refusal:
             await self._answer_all(recipients, Answer(reply=refusal))
+            metrics.rejected.add(self.service.policy.protocol, refusal.code)
             log.info(
                 "message.rejected",
                 client=self.client,

@@ -21,7 +21,7 @@ from bridge.model import FAILED, UNRESOLVED, Message
 from bridge.reply import Reply
 from bridge.spool import leases, memory, retention, waiting
 from bridge.spool import notices as notice_rows
-from bridge.spool.base import Claimed, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
+from bridge.spool.base import Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
@@ -358,6 +358,9 @@ class SqliteSpool(SqliteOperator):
         """Of what was sent there is no count here: metrics count it, and the rows go with the history."""
         await self._history.settle()
         return await self._reader.run(_stats)
+
+    async def depth(self) -> Depth:
+        return await self._reader.run(waiting.depth)
 
     async def oldest_waiting(self) -> float | None:
         return await self._reader.run(waiting.oldest)
