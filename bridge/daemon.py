@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -52,6 +52,10 @@ from bridge.wiring import ProviderError, build_providers, delivery
 from bridge.wiring import smtp as smtp_wiring
 from bridge.wiring.reload import reload
 
+if TYPE_CHECKING:
+    from bridge.web.context import Web
+    from bridge.web.server import WebServer
+
 log: Any = structlog.get_logger()
 
 NO_LIMIT = 2**63 - 1
@@ -74,6 +78,8 @@ class Daemon:
         self.listeners: list[Listener] = []
         self.services: list[Service] = []
         self.contexts = Contexts()
+        self.http: WebServer | None = None
+        self.web: Web | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self.background: set[asyncio.Task[None]] = set()
@@ -132,6 +138,13 @@ class Daemon:
         self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
         self._bind()
+        if settings.http.address:
+            # Here, so that a daemon that is not asked over HTTP holds none of it in memory.
+            from bridge.web.server import WebServer
+
+            self.http = WebServer(str(settings.http.address), max_connections=settings.http.max_connections)
+            opened.push_async_callback(self.http.close)
+            self.http.bind()
         poster = Poster()
         opened.push_async_callback(poster.aclose)
         self._wire(poster)
@@ -150,6 +163,34 @@ class Daemon:
         for listener in self.listeners:
             await listener.start()
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
+        if self.http:
+            await self._start_http(self.http)
+
+    async def _start_http(self, http: WebServer) -> None:
+        from bridge.web.app import make_app
+        from bridge.web.context import Web
+        from bridge.wiring import web
+
+        self.web = Web(
+            clock=self.clock,
+            rules=web.rules(self.settings),
+            keys=web.key_ring(self.settings),
+            spool=self.spool,
+            dispatchers=self.dispatchers,
+            suppressions=self.suppressions,
+            submit=self.submission.submit,
+            begin=self.contents.begin,
+            check_recipient=lambda *args: self.submission.check_recipient(*args),
+            operator_was_here=self._operator_was_here,
+            loopback=web.loopback(self.settings),
+        )
+        await http.start(make_app(self.web))
+        self._tasks.append(http.task)
+        log.info("daemon.listening", address=http.address, port=http.port, pid=os.getpid(), protocol="http")
+        if self.web.open:
+            log.warning(
+                "daemon.warning", text="without an [[http.key]] everybody on this machine may read the mail over HTTP"
+            )
 
     async def wait(self) -> None:
         """Until a stop is asked for. Raises RuntimeError naming a part that died."""
@@ -165,6 +206,8 @@ class Daemon:
         """Stop listening, finish transactions, stop claiming, finish attempts, close; in at most `shutdown_timeout` and a bit."""
         deadline = time.monotonic() + self.settings.smtp.shutdown_timeout
         self._close_listeners()
+        if self.web:
+            self.web.stopping = True
         self.runner.stop()
         for service in self.services:
             service.stopping = True
@@ -206,7 +249,7 @@ class Daemon:
         rates = smtp_wiring.rates(settings)
         logins = Logins(self.auth, smtp_wiring.throttle(settings))
         self.connections = Connections(limits)
-        contents = Contents(
+        self.contents = Contents(
             budget=self.budget,
             directory=settings.spool_path.parent,
             threshold=settings.spool.file_threshold,
@@ -220,7 +263,7 @@ class Daemon:
                 logins=logins,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
-                begin=contents.begin,
+                begin=self.contents.begin,
                 take=self.budget.take,
                 charge=self.budget.charge,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),

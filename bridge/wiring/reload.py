@@ -53,6 +53,11 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     daemon.alerts.rules = delivery.alert_rules(settings)
     daemon.posts.targets = delivery.targets(settings)
     daemon.auth.replace(smtp.users(settings))
+    if daemon.web:
+        from bridge.wiring import web
+
+        daemon.web.rules = web.rules(settings)
+        daemon.web.keys.replace(web.keys(settings))
     if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
         rates = smtp.rates(settings)
         for service in daemon.services:
