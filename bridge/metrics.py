@@ -1,7 +1,7 @@
 """The metrics, declared once, each with a sentence of help. Prefix `smtp_bridge_`.
 
-Only values are kept here, and adding to one costs a fraction of a microsecond, so that a daemon that shows them to nobody holds
-no library for it. `web/metrics.py` shows them. Labels are small sets: listeners, providers, reply codes, states; never an address.
+Only values are kept here, and adding to one costs a fraction of a microsecond, so that a daemon that shows them to nobody
+holds no library for it. `web/metrics.py` shows them. Labels are small sets: listeners, providers, reply codes, states.
 
 What becomes of a message is counted once for each of its recipients. Each metric is written by one thread only.
 """
@@ -92,16 +92,22 @@ NOBODY = "none"  # the provider of what none was asked about
 # --- SMTP and LMTP
 
 connections_open = Gauge("smtp_bridge_connections_open", "SMTP connections that are open, by listener.", ("listener",))
-connections = Counter("smtp_bridge_connections_total", "SMTP connections that were greeted, by listener.", ("listener",))
+connections = Counter(
+    "smtp_bridge_connections_total", "SMTP connections that were greeted, by listener.", ("listener",)
+)
 connections_refused = Counter(
-    "smtp_bridge_connections_refused_total", "SMTP connections turned away with 421: too many, by listener.", ("listener",)
+    "smtp_bridge_connections_refused_total",
+    "SMTP connections turned away with 421: too many, by listener.",
+    ("listener",),
 )
 replies = Counter("smtp_bridge_replies_total", "SMTP replies, by code.", ("code",))
 
 # --- messages
 
 received = Counter(
-    "smtp_bridge_messages_received_total", "Messages that were answered 250, by protocol (smtp, lmtp, http).", ("protocol",)
+    "smtp_bridge_messages_received_total",
+    "Messages that were answered 250, by protocol (smtp, lmtp, http).",
+    ("protocol",),
 )
 rejected = Counter(
     "smtp_bridge_messages_rejected_total",
@@ -118,7 +124,9 @@ bounced = Counter(
     ("provider",),
 )
 expired = Counter(
-    "smtp_bridge_messages_expired_total", "Recipients whose lifetime ended before a provider took the message.", ("provider",)
+    "smtp_bridge_messages_expired_total",
+    "Recipients whose lifetime ended before a provider took the message.",
+    ("provider",),
 )
 held = Counter("smtp_bridge_messages_held_total", "Recipients set aside for the operator.", ("provider",))
 
@@ -139,8 +147,8 @@ attempt_seconds = Histogram(
 STATES = ("closed", "open", "half-open", "blocked")
 breaker_state = Gauge(
     "smtp_bridge_breaker_state",
-    "1 for the state a provider's breaker is in: closed (in use), open (left alone), half-open (tried once), blocked (its account is"
-    " refused).",
+    "1 for the state a provider's breaker is in: closed (in use), open (left alone), half-open (tried once), blocked (the"
+    " account is refused).",
     ("provider", "state"),
 )
 alert = Gauge(
@@ -152,14 +160,20 @@ alert = Gauge(
 # --- the spool
 
 queue_depth = Gauge(
-    "smtp_bridge_queue_recipients", "Recipients who wait, by status (queued, deferred, held); counted up to a million.", ("status",)
+    "smtp_bridge_queue_recipients",
+    "Recipients who wait, by status (queued, deferred, held); counted up to a million.",
+    ("status",),
 )
 queue_age = Gauge(
-    "smtp_bridge_queue_oldest_age_seconds", "How long the oldest of them has waited since it came, by status; 0: none waits.", ("status",)
+    "smtp_bridge_queue_oldest_age_seconds",
+    "How long the oldest of them has waited since it came, by status; 0: none waits.",
+    ("status",),
 )
 spool_bytes = Gauge("smtp_bridge_spool_bytes", "Octets the spool uses: its database and its body files.")
 disk_free = Gauge("smtp_bridge_disk_free_bytes", "Octets that are free on the disk the spool is on.")
-spool_writable = Gauge("smtp_bridge_spool_writable", "1 while the spool takes messages, 0 below its floor (spool.min_free, max_bytes).")
+spool_writable = Gauge(
+    "smtp_bridge_spool_writable", "1 while the spool takes messages, 0 below its floor (spool.min_free, max_bytes)."
+)
 commit_batch = Histogram(
     "smtp_bridge_commit_batch_size",
     "Writes that shared one transaction of the spool.",
@@ -175,13 +189,19 @@ info = Gauge("smtp_bridge_info", "Always 1; the version of the bridge.", ("versi
 # --- the HTTP side
 
 http_requests = Counter(
-    "smtp_bridge_http_requests_total", "HTTP requests, by the first part of their path and status code.", ("path", "code")
+    "smtp_bridge_http_requests_total",
+    "HTTP requests, by the first part of their path and status code.",
+    ("path", "code"),
 )
 provider_events = Counter(
-    "smtp_bridge_provider_events_total", "Events that providers reported, by provider and kind (delivered, bounced ...).", ("provider", "kind")
+    "smtp_bridge_provider_events_total",
+    "Events that providers reported, by provider and kind (delivered, bounced ...).",
+    ("provider", "kind"),
 )
 provider_events_unjoined = Counter(
-    "smtp_bridge_provider_events_unjoined_total", "Events of providers that belong to no message we know of.", ("provider",)
+    "smtp_bridge_provider_events_unjoined_total",
+    "Events of providers that belong to no message we know of.",
+    ("provider",),
 )
 
 ALL: tuple[Gauge | Counter | Histogram, ...] = tuple(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import structlog
 
-from bridge import metrics
+from bridge import metrics, tracing
 from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
 from bridge.content import Content, NoRoom, footprint
@@ -130,7 +130,7 @@ class Submission:
     async def _take(
         self, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
     ) -> Answer:
-        started = time.monotonic()
+        started, began = time.monotonic(), origin.began or tracing.tracer.now()
         queue_id = self._new_queue_id()
         answer = Answer(reply=LOCAL_ERROR)
         try:
@@ -153,6 +153,8 @@ class Submission:
         finally:
             content.abandon()
         self._log(queue_id, envelope, content.size, origin, answer, started)
+        if began:
+            _trace(queue_id, envelope, content.size, origin, answer.reply, began)
         return answer
 
     async def _prepare(
@@ -387,6 +389,22 @@ def _decided(results: Mapping[str, Result]) -> dict[str, Result]:
 def _bound(results: Mapping[str, Result]) -> list[Lane]:
     names = {result.provider for result in results.values() if result.unknown}
     return [Lane(names=(name,), bound=True) for name in names]
+
+
+def _trace(queue_id: str, envelope: Envelope, size: int, origin: Origin, reply: Reply, began: int) -> None:
+    tracing.tracer.ended(
+        "http.submission" if origin.protocol == "HTTP" else "smtp.transaction",
+        queue_id,
+        began,
+        first=True,
+        failure="" if reply.code == 250 else f"{reply.code} {reply.enhanced}",  # its text may quote an address
+        outcome=_event(reply, queue_id).removeprefix("message."),
+        protocol=origin.protocol,
+        listener=origin.listener,
+        recipients=len(envelope.recipients),
+        size=size,
+        code=reply.code,
+    )
 
 
 def _event(reply: Reply, queue_id: str) -> str:

@@ -7,6 +7,7 @@ lost, and mail never waits for it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -16,7 +17,6 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ParentBased
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -53,11 +53,9 @@ class Telemetry:
     def __init__(self) -> None:
         self._ids = _Ids()
         self._exporter = OTLPSpanExporter()
-        self._provider = TracerProvider(resource=Resource.create(_service()), id_generator=self._ids)
-        # Whether a trace is wanted follows from its id alone: each span asks as if it were the first, since of that first one
-        # it is not known, days later, what was said.
-        sampler = self._provider.sampler
-        self._provider.sampler = sampler._root if isinstance(sampler, ParentBased) else sampler
+        self._provider = TracerProvider(
+            resource=Resource.create(_service()), id_generator=self._ids, shutdown_on_exit=False
+        )
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer(NAME, __version__)
 
@@ -78,6 +76,9 @@ class Telemetry:
         if not began:
             return
         ids = ids_of(queue_id)
+        # Each span asks as if it were the first: what was said of that one is not known, days later, but samplers go by the id.
+        if not self._provider.sampler.should_sample(None, ids[0], name).decision.is_sampled():
+            return
         attributes = {f"smtp_bridge.{key}": value for key, value in facts.items()} | {"smtp_bridge.queue_id": queue_id}
         kind = SpanKind.SERVER if first else SpanKind.CLIENT if outward else SpanKind.INTERNAL
         self._ids.first = ids if first else None
@@ -96,10 +97,12 @@ class Telemetry:
         span.end()
 
     def close(self) -> None:
-        """Blocks for some seconds at most."""
-        self._provider.force_flush(LAST_S * 1000)
-        self._exporter.shutdown()  # first: it ends the waiting between two tries to reach somebody who is not there
-        self._provider.shutdown()
+        """Send what is left. Blocks for LAST_S at most."""
+        worker = threading.Thread(target=self._provider.shutdown, name="telemetry-end", daemon=True)
+        worker.start()
+        worker.join(LAST_S)
+        if worker.is_alive():  # nobody answers: no further try
+            self._exporter.shutdown()
 
 
 def _below(ids: tuple[int, int]) -> Context:

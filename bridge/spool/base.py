@@ -284,7 +284,7 @@ class Spool(Protocol):
 
     async def stats(self) -> Stats: ...
 
-    async def depth(self) -> Depth:
+    async def queue_depth(self) -> Depth:
         """For who looks every few seconds: at a bounded cost."""
         ...
 
