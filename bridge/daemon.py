@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from bridge import __version__
+from bridge import __version__, metrics
 from bridge.budget import MemoryBudget
 from bridge.clock import Clock, SystemClock
 from bridge.config.load import SettingsError
@@ -278,6 +278,7 @@ class Daemon:
             )
             if files := smtp_wiring.tls_files(settings, index):
                 self.contexts.add(service, files)
+            metrics.show_listener(service.label)
             bound = Listener(str(listener.address), service)
             self.listeners.append(bound)
             self.services.append(service)

@@ -104,6 +104,7 @@ replies = Counter("smtp_bridge_replies_total", "SMTP replies, by code.", ("code"
 
 # --- messages
 
+PROTOCOLS = ("smtp", "lmtp", "http")
 received = Counter(
     "smtp_bridge_messages_received_total",
     "Messages that were answered 250, by protocol (smtp, lmtp, http).",
@@ -207,6 +208,13 @@ provider_events_unjoined = Counter(
 ALL: tuple[Gauge | Counter | Histogram, ...] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, Gauge | Counter | Histogram)
 )
+
+
+def show_listener(label: str) -> None:
+    """All that is counted by listener begins with 0."""
+    connections.show(label)
+    connections_refused.show(label)
+    connections_open.add(0, label)
 
 
 def show_providers(names: Iterable[str]) -> None:

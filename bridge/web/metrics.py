@@ -37,6 +37,8 @@ def routes(web: Web) -> list[BaseRoute]:
     ProcessCollector(registry=registry)
     look = SpoolLook(web)
     metrics.info.set(1, __version__)
+    for protocol in metrics.PROTOCOLS:
+        metrics.received.show(protocol)
 
     async def show(request: Request) -> Response:
         allowed(web, request, "read")
@@ -148,12 +150,21 @@ class Counted:
         path = _first_part(scope["path"])
         label = path if path in self._paths else "other"
 
+        begun = False
+
         async def counting(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 metrics.http_requests.add(label, message["status"])
             await send(message)
 
-        await self._app(scope, receive, counting)
+        try:
+            await self._app(scope, receive, counting)
+        except Exception:
+            if not begun:  # whoever is further out answers it with this
+                metrics.http_requests.add(label, 500)
+            raise
 
 
 def _first_part(path: str) -> str:

@@ -189,7 +189,7 @@ async def test_signals_stay_the_daemons(bridge_process: Any) -> None:
 async def test_without_an_address_nothing_of_it_is_loaded(tmp_path: Any) -> None:
     code = (
         "import sys, bridge.daemon, bridge.cli.run;"
-        "print(sorted(set(sys.modules) & {'uvicorn', 'starlette', 'jinja2', 'prometheus_client', 'bridge.web'}))"
+        "print(sorted(set(sys.modules) & {'uvicorn', 'starlette', 'jinja2', 'prometheus_client', 'opentelemetry', 'bridge.web'}))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
