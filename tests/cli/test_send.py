@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from bridge.cli.send import Draft
 from bridge.smtp.auth import hash_password
 from tests.cli.conftest import bridge, invoke, sandbox, to_sandbox
 
@@ -36,9 +37,19 @@ def test_the_reply_and_what_became_of_it_are_printed(place: tuple[Path, str]) ->
 
     assert (done.returncode, told["reply"][:16]) == (0, "250 2.0.0 Ok: qu")
     assert [(one["address"], one["status"]) for one in told["recipients"]] == [("ann@example.com", "sent")]
-    assert all(
-        part in exported for part in ("X-Bridge-Tag: t", "<b>x</b>", 'filename="a.txt"', "From: Me <me@example.com>")
-    )
+    assert "A test of smtp-bridge" in shown
+
+
+def test_a_draft_has_all_that_was_given(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("attached")
+    draft = Draft(
+        sender="Me <me@example.com>", to=["ann@example.com"], subject="x", text="t", html="<b>x</b>",
+        headers=["X-Bridge-Tag: t", "Subject: other"], attach=[tmp_path / "a.txt"],
+    )  # fmt: skip
+    content = draft.message().as_string()
+
+    parts = ("X-Bridge-Tag: t", "<b>x</b>", 'filename="a.txt"', "From: Me <me@example.com>", "Subject: other")
+    assert [part for part in parts if part not in content] == []
 
 
 def test_verbose_shows_the_dialogue_over_tls_with_a_login_and_no_password(place: tuple[Path, str]) -> None:
