@@ -19,8 +19,6 @@ from bridge.cli.doctor.records import check_domain
 from bridge.config.load import load_settings
 from tests.cli.conftest import CAPTURE, KEY, bridge, invoke, sandbox
 
-pytest.importorskip("dns", reason="dnspython is not installed")
-
 Zone = Mapping[tuple[str, str], Sequence[str]]
 GOOD: Zone = {
     ("example.com", "MX"): ["10 mx.example.com."],
@@ -34,6 +32,7 @@ GOOD: Zone = {
 @contextmanager
 def name_server(zone: Zone) -> Iterator[str]:
     """Answers from `zone` over UDP; a name that is nowhere in it does not exist."""
+    pytest.importorskip("dns", reason="dnspython is not installed")
     import dns.message
     import dns.rcode
     import dns.rdatatype

@@ -22,7 +22,7 @@ from bridge.cli.sendmail.message import mailbox
 from bridge.cli.sendmail.options import parse_options
 from bridge.cli.sendmail.places import places
 from bridge.cli.sendmail.recipients import addresses
-from tests.cli.conftest import bridge, invoke, variables
+from tests.cli.conftest import bridge, invoke, port_of, running, variables
 
 HOST = "box.example.com"
 ME = f"{pwd.getpwuid(os.getuid()).pw_name}@{HOST}"
@@ -395,3 +395,30 @@ def test_the_settings_say_where_the_daemon_listens_and_what_takes_no_mail_is_lef
 
 def test_its_variable_is_no_setting(tmp_path: Path) -> None:
     assert invoke(tmp_path, "check", SMTP_BRIDGE_SENDMAIL_ADDRESS="127.0.0.1:26").returncode == 0
+
+
+def test_a_link_under_another_name_is_that_program_and_a_unix_socket_comes_first(tmp_path: Path) -> None:
+    """What the installed script does, and the settings as the caller finds them."""
+    script = f"#!{sys.executable}\nfrom bridge.cli import sendmail\nsendmail()\n"
+    address = f"unix:{tmp_path}/smtp.sock"
+    config = tmp_path / "bridge.toml"
+    config.write_text(
+        f'[[smtp.listener]]\naddress = "127.0.0.1:0"\n[[smtp.listener]]\naddress = "{address}"\n'
+        '[spool]\nmin_free = 0\n[[provider]]\nkind = "capture"\n'
+    )
+    (tmp_path / "sendmail").write_text(script)
+    (tmp_path / "sendmail").chmod(0o755)
+    (tmp_path / "mailq").symlink_to("sendmail")
+    environ = variables(tmp_path, SMTP_BRIDGE_CONFIG=str(config))
+
+    def call(*command: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            command, env=environ, cwd=tmp_path, input=b"Subject: x\n\nx\n", capture_output=True, timeout=30
+        )
+
+    with running(tmp_path, "run", "--config", str(config)) as process:
+        port_of(process, tmp_path / "stderr")
+        sent, listed = call(f"{tmp_path}/sendmail", "ann@example.com"), call(f"{tmp_path}/mailq")
+
+    assert (sent.returncode, sent.stderr) == (0, b"")
+    assert (listed.returncode, b"ann@example.com" in listed.stdout) == (0, True)
