@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import socket
@@ -145,7 +146,9 @@ def _accepted(reply: Reply) -> None:
 
 
 def _tell(who: str, line: str) -> None:
-    print(who, line, flush=True)
+    with contextlib.suppress(OSError):  # whoever looked has gone; the mail goes on
+        sys.stdout.buffer.write(f"{who} {line}\n".encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
 
 
 def _say_nothing(who: str, line: str) -> None:
