@@ -112,9 +112,10 @@ class Tally:
                 int(at): {int(p): int(n) for p, n in found.items() if int(p) < len(_BOUNDS)}
                 for at, found in latency.items()
             }
-            self._errors.extend(errors)
+            self._errors.extend({**error} for error in errors)
         except (ValueError, TypeError, AttributeError):
             self._minutes, self._quarters, self._latency = {}, {}, {}
+            self._errors.clear()
 
 
 def _forget(ring: dict[int, Any], before: int) -> None:
