@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -342,3 +343,24 @@ async def test_a_spool_that_cannot_be_read_is_no_defect(site: Site) -> None:
     await site.daemon.spool.close()
 
     assert error_of(await site.get("/messages")) == (503, "spool_error", "")
+
+
+async def test_a_retry_through_another_provider_is_sent_by_that_one(start_web: Any) -> None:
+    config = (
+        keys("read", "manage") + TWO.replace("backup", "spare") + '[[provider]]\nname = "shelf"\nkind = "capture"\n'
+    )
+    site = Site(*await start_web(config=config))
+    queue_id = await put(site.daemon, "one", {ANN: BOUNCED})
+
+    assert (await site.post("/messages/retry", {"ids": [queue_id], "provider": "shelf"})).json()["changed"] == 1
+    for _ in range(200):
+        if await site.status_of(queue_id) != {ANN: "deferred"}:
+            break
+        await asyncio.sleep(0.02)
+    row = (await site.get(f"/messages/{queue_id}")).json()
+    assert [(one["status"], one["provider"]) for one in row["recipients"]] == [("sent", "shelf")]
+    assert [(one["event"], one["attempt"]) for one in row["timelines"][ANN]] == [
+        ("bounced", 1),
+        ("rerouted", None),
+        ("sent", 2),
+    ]
