@@ -206,7 +206,7 @@ async def test_a_retry_through_another_provider_waits_for_that_one_alone(site: S
 
     answer = (await site.post("/messages/retry", asked)).json()
     assert answer["changed"] == 1
-    assert answer["forecast"]["left"] == {"main may have sent it already": 1}
+    assert answer["forecast"]["left"] == {"it is bound to main, which may have sent it already": 1}
     row = await site.daemon.spool.show(failed)
     assert row["recipients"][0]["lane"] == site.daemon.dispatchers.lane_of("backup")
     forced = (await site.post("/messages/retry", {"ids": [lost], "provider": "backup", "force": True})).json()
