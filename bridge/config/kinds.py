@@ -50,6 +50,13 @@ def webhook(description: str) -> Any:
     return Field(default=NONE, description=f"{description} Empty: events are not taken.")
 
 
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if 0 < len(secret.get_secret_value()) < 16:
+        raise ValueError("is shorter than 16 characters: it could be guessed")
+    return secret
+
+
+SharedSecret = Annotated[Secret, AfterValidator(_long_enough)]
 SHARED = (
     "Provider events, which it does not sign: a secret of your own, of 16 characters or more, that its webhook's address "
     "ends in (`?secret=...`), or that is the password of its login."
@@ -91,15 +98,6 @@ class ApiProvider(ProviderBase):
             yield "region", f"is one of {', '.join(self.regions)}, or empty"
         elif not self.regions:
             yield from super().problems()
-        yield from self._webhook_problems()
-
-    def _webhook_problems(self) -> Iterator[Problem]:
-        secret = getattr(self, "webhook_secret", NONE).get_secret_value()
-        shared = "webhook_secret" in type(self).model_fields and SHARED in str(
-            type(self).model_fields["webhook_secret"].description
-        )
-        if secret and shared and len(secret) < 16:
-            yield "webhook_secret", "is shorter than 16 characters: it could be guessed"
 
 
 class ApiKeyProvider(ApiProvider):
@@ -122,7 +120,7 @@ class MailgunProvider(ApiKeyProvider):
 
 class PostmarkProvider(ApiKeyProvider):
     kind: Literal["postmark"] = kind_field()
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class SesProvider(ApiProvider):
@@ -158,21 +156,21 @@ class ResendProvider(ApiKeyProvider):
 
 class BrevoProvider(ApiKeyProvider):
     kind: Literal["brevo"] = kind_field()
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class MailjetProvider(ApiKeyProvider):
     kind: Literal["mailjet"] = kind_field()
     regions = ("us",)
     needs = ("api_key", "api_secret")
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
     api_secret: Secret = Field(default=NONE, description="The private half of the key.")
 
 
 class SparkpostProvider(ApiKeyProvider):
     kind: Literal["sparkpost"] = kind_field()
     regions = ("us", "eu")
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
     content: Content = "auto"
 
 
@@ -215,7 +213,7 @@ class MandrillProvider(ApiKeyProvider):
 class Smtp2goProvider(ApiKeyProvider):
     kind: Literal["smtp2go"] = kind_field()
     regions = ("us", "eu", "au")
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
     content: Content = "auto"
 
 
@@ -258,7 +256,7 @@ class GmailProvider(ApiProvider):
 class AzureProvider(Entra):
     kind: Literal["azure"] = kind_field()
     needs = ("url",)
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
     api_key: Secret = Field(
         default=NONE, description="The resource's access key; or `tenant`, `client_id` and `client_secret`."
     )
@@ -277,14 +275,14 @@ class ScalewayProvider(ApiKeyProvider):
     kind: Literal["scaleway"] = kind_field()
     has_regions = True
     needs = ("api_key", "project_id")
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
     project_id: str = Field(default="", description="The project's id.")
 
 
 class ZeptomailProvider(ApiKeyProvider):
     kind: Literal["zeptomail"] = kind_field()
     regions = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn")
-    webhook_secret: Secret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class CloudflareProvider(ApiKeyProvider):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-SECRET_LENGTH = 16  # of one that stands in an address, at least
-
 
 def same(given: str | bytes, wanted: str | bytes) -> bool:
     """In a time that says nothing about where they differ."""
