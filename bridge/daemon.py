@@ -13,7 +13,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -28,6 +28,7 @@ from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.events import Events
 from bridge.delivery.posts import Posts
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.runner import Runner
@@ -52,6 +53,10 @@ from bridge.wiring import ProviderError, build_providers, delivery
 from bridge.wiring import smtp as smtp_wiring
 from bridge.wiring.reload import reload
 
+if TYPE_CHECKING:
+    from bridge.web.context import Place, Web
+    from bridge.web.server import WebServer
+
 log: Any = structlog.get_logger()
 
 NO_LIMIT = 2**63 - 1
@@ -74,6 +79,9 @@ class Daemon:
         self.listeners: list[Listener] = []
         self.services: list[Service] = []
         self.contexts = Contexts()
+        self.http: WebServer | None = None
+        self.web: Web | None = None
+        self._places: dict[str, Place] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self.background: set[asyncio.Task[None]] = set()
@@ -132,6 +140,15 @@ class Daemon:
         self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
         self._bind()
+        if settings.http.address:
+            # Here, so that a daemon that is not asked over HTTP holds none of it in memory.
+            from bridge.web.server import WebServer
+            from bridge.wiring import web
+
+            self._places = web.places(settings)
+            self.http = WebServer(str(settings.http.address), max_connections=settings.http.max_connections)
+            opened.push_async_callback(self.http.close)
+            self.http.bind()
         poster = Poster()
         opened.push_async_callback(poster.aclose)
         self._wire(poster)
@@ -150,6 +167,41 @@ class Daemon:
         for listener in self.listeners:
             await listener.start()
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
+        if self.http:
+            await self._start_http(self.http)
+
+    async def _start_http(self, http: WebServer) -> None:
+        from bridge.providers.fetch import fetch
+        from bridge.web.app import make_app
+        from bridge.web.context import Web, Webhooks
+        from bridge.wiring import web
+
+        self.web = Web(
+            clock=self.clock,
+            rules=web.rules(self.settings),
+            keys=web.key_ring(self.settings),
+            spool=self.spool,
+            dispatchers=self.dispatchers,
+            suppressions=self.suppressions,
+            submit=self.submission.submit,
+            begin=self.contents.begin,
+            check_recipient=lambda *args: self.submission.check_recipient(*args),
+            operator_was_here=self._operator_was_here,
+            loopback=web.loopback(self.settings),
+            webhooks=Webhooks(
+                places=self._places,
+                events=self.events,
+                fetch=fetch,
+                max_size=self.settings.events.max_size,
+            ),
+        )
+        await http.start(make_app(self.web))
+        self._tasks.append(http.task)
+        log.info("daemon.listening", address=http.address, port=http.port, pid=os.getpid(), protocol="http")
+        if self.web.open:
+            log.warning(
+                "daemon.warning", text="without an [[http.key]] everybody on this machine may read the mail over HTTP"
+            )
 
     async def wait(self) -> None:
         """Until a stop is asked for. Raises RuntimeError naming a part that died."""
@@ -165,6 +217,8 @@ class Daemon:
         """Stop listening, finish transactions, stop claiming, finish attempts, close; in at most `shutdown_timeout` and a bit."""
         deadline = time.monotonic() + self.settings.smtp.shutdown_timeout
         self._close_listeners()
+        if self.web:
+            self.web.stopping = True
         self.runner.stop()
         for service in self.services:
             service.stopping = True
@@ -206,7 +260,7 @@ class Daemon:
         rates = smtp_wiring.rates(settings)
         logins = Logins(self.auth, smtp_wiring.throttle(settings))
         self.connections = Connections(limits)
-        contents = Contents(
+        self.contents = Contents(
             budget=self.budget,
             directory=settings.spool_path.parent,
             threshold=settings.spool.file_threshold,
@@ -220,7 +274,7 @@ class Daemon:
                 logins=logins,
                 submit=lambda *args, **kwargs: self.submission.submit(*args, **kwargs),
                 gate=lambda: self.submission.gate(),
-                begin=contents.begin,
+                begin=self.contents.begin,
                 take=self.budget.take,
                 charge=self.budget.charge,
                 check_recipient=lambda *args: self.submission.check_recipient(*args),
@@ -300,6 +354,15 @@ class Daemon:
             posted=self.posts.wake,
             clock=clock,
         )
+        self.events = Events(
+            spool=spool,
+            suppressions=self.suppressions,
+            rules=delivery.event_rules(settings),
+            new_id=new_queue_id,
+            on_failure=self.bounces.wake,
+            posted=self.posts.wake,
+            clock=clock,
+        )
         self.alerts = Alerts(spool, delivery.alert_rules(settings), clock, self.posts.wake)
         self.standing = Standing(spool, self.dispatchers, clock, lambda: self.submission.accepted)
         self.housekeeping = Housekeeping(
@@ -309,6 +372,7 @@ class Daemon:
             dispatchers=self.dispatchers,
             alerts=self.alerts,
             standing=self.standing,
+            events=self.events,
             clock=clock,
             dedupe_window=settings.relay.dedupe_window,
             renew=self.contexts.renew,

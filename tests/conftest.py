@@ -107,7 +107,8 @@ class BridgeProcess:
             for line in reversed(_from(self.log_path, before).splitlines()):
                 with contextlib.suppress(orjson.JSONDecodeError):
                     event = orjson.loads(line)
-                    if event.get("event") == "daemon.listening" and event.get("pid") == self.process.pid:
+                    ours = event.get("event") == "daemon.listening" and event.get("pid") == self.process.pid
+                    if ours and event.get("protocol") != "http":
                         self.port = int(event["port"])
                         return
             if self.process.returncode is not None:

@@ -18,6 +18,7 @@ WORDS = {
     "bridge.content",
     "bridge.log",
     "bridge.metrics",
+    "bridge.sockets",
     "bridge.units",
     "bridge.window",
 }
@@ -59,6 +60,8 @@ def allowed(module: str) -> set[str]:
         return {"bridge", "bridge.reply"}
     if first == "mime":
         return WORDS | RULES
+    if first == "web":
+        return WORDS | RULES | PORTS | {"bridge.web", "bridge.providers", "bridge.delivery", "bridge.submission"}
     if first in STAGES:
         return WORDS | RULES | PORTS | {f"bridge.{first}"}
     if first.startswith("config"):

@@ -205,6 +205,25 @@ def hash_password(
     print(make_hash(given))
 
 
+@app.command("new-key")
+def new_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called in the log.")] = "key",
+    scopes: Annotated[
+        str, typer.Option("--scopes", metavar="LIST", help="What it may be used for: send, read, manage.")
+    ] = "send",
+) -> None:
+    """Make a key of the HTTP side: the key itself, once, and its table for the settings."""
+    from bridge.web.keys import new_key as make_key
+
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if not wanted or set(wanted) - {"send", "read", "manage"}:
+        fail("--scopes is a list of send, read and manage", EX_USAGE)
+    key, key_hash = make_key()
+    warn(f"this is the key, and it is shown only now: {key}")
+    listed = ", ".join(f'"{scope}"' for scope in wanted)
+    print(f'[[http.key]]\nname = {orjson.dumps(name).decode()}\nkey_hash = "{key_hash}"\nscopes = [{listed}]')
+
+
 def ask_password() -> str:
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
 

@@ -28,8 +28,8 @@ from bridge.config.settings import Settings
 from bridge.daemon import Daemon
 from bridge.sandbox import Sandbox
 from bridge.smtp.auth import hash_password
-from bridge.smtp.listener import ListenError
 from bridge.smtp.tls import CertificateError
+from bridge.sockets import ListenError
 from bridge.spool.base import SpoolError
 
 

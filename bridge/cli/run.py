@@ -20,8 +20,8 @@ from bridge.cli.exits import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from bridge.config.load import SettingsError, load_settings
 from bridge.config.settings import Settings
 from bridge.daemon import Daemon
-from bridge.smtp.listener import ListenError
 from bridge.smtp.tls import CertificateError
+from bridge.sockets import ListenError
 from bridge.spool.base import SpoolBusy, SpoolError
 from bridge.wiring import ProviderError
 

@@ -29,8 +29,6 @@ PENDING: dict[str, Row] = {
         _is_local_file,
         "PostgreSQL is not available yet in this version; leave it empty, or give a sqlite:/// address",
     ),
-    "http.address": _leave("", "empty"),
-    "http.key": _leave((), "out"),
     "workers.count": _leave(1, "at 1"),
 }
 

@@ -28,6 +28,8 @@ from bridge.config.types import (
     EmailAddress,
     Factor,
     List,
+    MaybeAddress,
+    MaybeRate,
     Name,
     Pattern,
     PositiveDuration,
@@ -41,6 +43,7 @@ from bridge.config.types import (
     WebhookSecret,
     WebhookUrl,
     check_patterns,
+    is_local,
 )
 
 SPOOL_FILE = "spool.db"
@@ -277,21 +280,48 @@ class Events(Section):
     )
 
 
+def _check_key_hash(secret: SecretStr) -> SecretStr:
+    value = secret.get_secret_value()
+    if value and not re.fullmatch(r"sha256\$[0-9a-f]{64}", value):
+        raise ValueError("is not the hash of a key; make both with: smtp-bridge new-key")
+    return secret
+
+
 class HttpKey(Section):
     table: ClassVar[str] = "http.key"
 
     name: Name = Field(description="What this key is called in the log.", examples=["shop"])
-    key_hash: Secret = Field(default=SecretStr(""), description="The key's hash.")
+    key_hash: Annotated[Secret, AfterValidator(_check_key_hash)] = Field(
+        default=SecretStr(""), description="The key's hash; `smtp-bridge new-key` makes both."
+    )
     scopes: Annotated[tuple[Literal["send", "read", "manage"], ...], List] = Field(
         default=("send",), description="What it may be used for: send, read, manage."
     )
+    rate: MaybeRate = Field(default=None, description="Messages that it may send. Empty: any number.")
+    senders: Annotated[TextList, AfterValidator(check_patterns)] = Field(
+        default=("*",), description='Who it may send as, `*` for any characters: ["*@example.com"].'
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.key_hash.get_secret_value():
+            yield "key_hash", "is missing; make a key and its hash with: smtp-bridge new-key"
+        if not self.scopes:
+            yield "scopes", "is empty: the key could do nothing"
 
 
 class Http(Section):
     table: ClassVar[str] = "http"
 
-    address: str = Field(default="", description="Health, metrics, API and web pages. Empty: off.")
+    address: MaybeAddress = Field(
+        default=None,
+        description='Health, metrics, API and web pages: "127.0.0.1:8025" or "unix:/run/smtp-bridge/http.sock". Empty: off.',
+    )
+    max_connections: Count = Field(default=500, description="Connections at once; more are answered 503.")
     key: tuple[HttpKey, ...] = Field(default=(), description="Who may POST /send-email or use the API.")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.address and not is_local(self.address) and not self.key:
+            yield "address", "can be reached from other machines: give an [[http.key]], or listen on 127.0.0.1"
 
 
 class Workers(Section):

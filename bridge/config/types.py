@@ -438,3 +438,14 @@ Address = Annotated[
         {"type": "string", "examples": ["127.0.0.1:2525", "unix:/run/smtp-bridge/lmtp.sock", "systemd:smtp"]}
     ),
 ]
+MaybeAddress = Annotated[
+    ListenAddress | None,
+    PlainValidator(lambda value: parse_listen_address(_text(value).strip()) if value else None),
+    PlainSerializer(lambda address: str(address or ""), return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8025", ""]}),
+]
+
+
+def is_local(address: ListenAddress) -> bool:
+    """Only this machine can connect there. What systemd passes is not known."""
+    return address.kind == "unix" or (address.kind == "tcp" and is_loopback(address.host))

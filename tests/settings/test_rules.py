@@ -458,8 +458,6 @@ def test_every_shape_and_way_to_log_in_is_accepted(folder: Folder, keys: str, se
 LATER = {
     "provider.auth": (REST + "auth = {}\n", "'none'", "'hmac'"),
     "spool.url": ("[spool]\nurl = {}\n", "'sqlite:////a/b.db'", "'PostgreSQL://u:p@h/d'"),
-    "http.address": ("[http]\naddress = {}\n", "''", "'127.0.0.1:8025'"),
-    "http.key": ("[http]\nkey = {}\n", "[]", "[{name = 'a'}]"),
     "workers.count": ("[workers]\ncount = {}\n", "1", "2"),
 }
 
@@ -577,3 +575,28 @@ def test_a_limit_that_is_none_is_told(folder: Folder, key: str, value: str, prob
     found = folder.problems(f"[[provider]]\nkind = 'capture'\n{key} = {value}\n")
 
     assert any(problem in one for one in found)
+
+
+HASH = "sha256$" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("address = '127.0.0.1:8025'", []),
+        ("address = 'unix:/run/http.sock'", []),
+        ("address = '[::1]:8025'", []),
+        ("address = ':8025'", ["can be reached from other machines: give an [[http.key]], or listen on 127.0.0.1"]),
+        ("address = 'systemd:http'", ["can be reached from other machines: give an [[http.key]], or listen on 127.0.0.1"]),
+        (f"address = ':8025'\n[[http.key]]\nname = 'a'\nkey_hash = '{HASH}'", []),
+        ("[[http.key]]\nname = 'a'", ["is missing; make a key and its hash with: smtp-bridge new-key"]),
+        ("[[http.key]]\nname = 'a'\nkey_hash = '$argon2id$x'", ["is not the hash of a key; make both with: smtp-bridge new-key"]),
+        (f"[[http.key]]\nname = 'a'\nscopes = []\nkey_hash = '{HASH}'", ["is empty: the key could do nothing"]),
+        (f"[[http.key]]\nname = 'a'\nscopes = 'root'\nkey_hash = '{HASH}'", ["must be \"send\", \"read\" or \"manage\""]),
+    ],
+)  # fmt: skip
+def test_who_may_use_the_http_side(folder: Folder, text: str, problems: list[str]) -> None:
+    found = folder.problems(f"[http]\n{text}\n" + CAPTURE)
+
+    assert len(found) == len(problems)
+    assert all(found_one.endswith(problem) for found_one, problem in zip(found, problems, strict=True)), found

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bridge.smtp.listener import ListenError, bind_address
+from bridge.sockets import ListenError, bind_address
 from tests.conftest import environment
 from tests.smtp.raw import CAPTURE, WHOLE, Raw, clients_end
 

@@ -28,8 +28,8 @@ from bridge.cli.exits import EX_CONFIG, EX_UNAVAILABLE, INTERRUPTED
 from bridge.cli.screen import new_console, span
 from bridge.config.settings import Settings
 from bridge.smtp.auth import Authenticator
-from bridge.smtp.listener import ListenError
 from bridge.smtp.tls import CertificateError
+from bridge.sockets import ListenError
 from bridge.wiring import smtp as smtp_wiring
 
 CHANGE = 1

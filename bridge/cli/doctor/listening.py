@@ -24,10 +24,10 @@ from bridge.cli.doctor.session import LearningSession, Verdict
 from bridge.content import Contents
 from bridge.smtp.auth import User
 from bridge.smtp.conversation import Service
-from bridge.smtp.listener import ListenError, bind_address, unix_path
 from bridge.smtp.logins import Logins
 from bridge.smtp.policy import ListenerPolicy
 from bridge.smtp.proxy import ProxyError, ProxyHeader, parse_proxy_header
+from bridge.sockets import ListenError, bind_address, unix_path
 
 LOOK = 16 * 1024
 MEMORY = 1 << 30  # octets, of one connection

@@ -6,6 +6,7 @@ the same event again is found by its id (`Event.event_id`), which the spool keep
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from abc import ABC, abstractmethod
@@ -20,6 +21,7 @@ from bridge.model import Event, EventKind
 from bridge.providers.answers import id_of, json_of, pointed
 
 MAX_TEXT, MAX_ADDRESS = 1000, 320
+OFF_LOOP_SIZE = 32 * 1024  # octets of a body from which it is read in a thread
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 _CODE = re.compile(r"(?<![\d.])([245]\d\d)(?=[ -])")
 _ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?!\d|\.\d)")  # RFC 3463 2, and no part of an address
@@ -86,6 +88,11 @@ class Hook(ABC):
 
     async def receive(self, call: Call, fetch: Fetch) -> Received:
         """Raises Forged, Malformed, Unverified."""
+        if len(call.body) > OFF_LOOP_SIZE:
+            return await asyncio.to_thread(self._received, call)
+        return self._received(call)
+
+    def _received(self, call: Call) -> Received:
         self.verify(call)
         return self.parse(call)
 

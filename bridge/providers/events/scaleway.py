@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from bridge.model import Event, EventKind
 from bridge.providers.events.base import Call, Fetch, Hook, Received, collect, first_text, id_at, make_event, text_at
 from bridge.providers.events.signatures import check_shared
-from bridge.providers.events.sns import confirm, content_of, envelope_of
+from bridge.providers.events.sns import confirm, content_of, envelope_of, is_https_at
 
 _KINDS: dict[str, EventKind] = {
     "email_queued": "sent",
@@ -57,8 +56,4 @@ class ScalewayHook(Hook):
 
 
 def _is_ours(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme == "https" and bool(_HOST.fullmatch(parts.netloc)) and not re.search(r"[\x00-\x20\\]", url)
-    except ValueError:
-        return False
+    return is_https_at(url, lambda netloc: bool(_HOST.fullmatch(netloc)))

@@ -22,7 +22,15 @@ from bridge.providers.events.base import (
     text_at,
 )
 from bridge.providers.events.signatures import same
-from bridge.providers.events.sns import Certificates, check_signed, confirm, content_of, envelope_of, is_amazon
+from bridge.providers.events.sns import (
+    Certificates,
+    check_signed,
+    confirm,
+    content_of,
+    envelope_of,
+    is_amazon,
+    region_of,
+)
 
 _KINDS: dict[str, EventKind] = {
     "Send": "sent",
@@ -49,7 +57,8 @@ class SesHook(Hook):
 
     def __init__(self, settings: HookSettings) -> None:
         super().__init__(settings)
-        self._certificates = Certificates()
+        self._region = region_of(settings.topic)
+        self._certificates = Certificates(self._region)
 
     def verify(self, call: Call) -> None:
         raise NotImplementedError("needs the certificate; see receive")
@@ -60,7 +69,7 @@ class SesHook(Hook):
             raise Forged("of another topic")
         await check_signed(message, call, self._certificates, fetch)
         if message["Type"] == "SubscriptionConfirmation":
-            await confirm(message, fetch, ours=is_amazon)
+            await confirm(message, fetch, ours=lambda url: is_amazon(url, self._region))
         content = content_of(message) if message["Type"] == "Notification" else None
         if content is None:
             return Received(ignored=1)

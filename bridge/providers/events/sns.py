@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 TOLERANCE_S = 3600.0  # the time is that of the publishing, and what fails is sent again for an hour
-_AMAZON = re.compile(r"sns\.[a-z0-9-]{5,30}\.amazonaws\.com(\.cn)?")
+_TOPIC = re.compile(r"arn:aws[a-z-]{0,20}:sns:([a-z0-9-]{5,30}):[0-9]{12}:[A-Za-z0-9_.-]{1,256}")
 _SIGNED = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
@@ -35,28 +35,38 @@ def envelope_of(call: Call) -> dict[str, Any]:
     return body
 
 
-def is_amazon(url: str) -> bool:
-    """An https address at SNS itself, with nothing in it that could lead elsewhere."""
+def region_of(topic: str) -> str:
+    """Raises ValueError for what is no topic."""
+    found = _TOPIC.fullmatch(topic)
+    if not found:
+        raise ValueError("not the ARN of a topic: arn:aws:sns:REGION:ACCOUNT:NAME")
+    return found[1]
+
+
+def is_amazon(url: str, region: str) -> bool:
+    """An https address at SNS itself, in this region, with nothing in it that could lead elsewhere."""
+    hosts = (f"sns.{region}.amazonaws.com", f"sns.{region}.amazonaws.com.cn")
+    return is_https_at(url, lambda netloc: netloc in hosts)  # also no port, and no login before an @
+
+
+def is_https_at(url: str, known: Callable[[str], bool]) -> bool:
     try:
         parts = urlsplit(url)
-        return (
-            parts.scheme == "https"
-            and bool(_AMAZON.fullmatch(parts.netloc))  # also no port, and no login before an @
-            and not re.search(r"[\x00-\x20\\]", url)
-        )
     except ValueError:
         return False
+    return parts.scheme == "https" and known(parts.netloc) and not re.search(r"[\x00-\x20\\]", url)
 
 
 class Certificates:
     """The keys by the addresses of their certificates, each fetched once."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: str) -> None:
+        self._region = region
         self._keys: dict[str, RSAPublicKey] = {}
 
     async def key(self, url: str, fetch: Fetch) -> RSAPublicKey:
         """Raises Forged, Unverified."""
-        if not is_amazon(url) or not urlsplit(url).path.endswith(".pem"):
+        if not is_amazon(url, self._region) or not urlsplit(url).path.endswith(".pem"):
             raise Forged("a certificate from elsewhere")
         if url not in self._keys:
             key = _key_of(await fetched(url, fetch))

@@ -1,0 +1,1 @@
+"""The HTTP side: health, metrics, the REST door, provider events, the API and the pages. Loaded only when it is listened on."""

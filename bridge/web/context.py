@@ -1,0 +1,78 @@
+"""What the handlers work with: the daemon's parts and a few values of its settings. `daemon.py` fills it in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from bridge.clock import Clock
+from bridge.content import Content
+from bridge.delivery.choice import Dispatchers
+from bridge.delivery.events import Events
+from bridge.delivery.suppression import Suppressions
+from bridge.model import Answer
+from bridge.providers.events.base import Fetch, Hook
+from bridge.reply import Reply
+from bridge.spool.base import Store
+from bridge.web.keys import Keys
+from bridge.web.visits import Visits
+
+Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Values of the settings; other ones after a reload. Octets, seconds."""
+
+    hostname: str = "localhost"
+    max_message_size: int = 25 * 1024 * 1024
+    max_recipients: int = 1000
+    capture: bool = False  # nothing leaves this machine
+    addresses: tuple[str, ...] = ()  # of the SMTP listeners, as they are listened on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a provider tells of its mail. `hook` None: not until the key `wanted` is set."""
+
+    provider: str
+    hook: Hook | None = None
+    wanted: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Webhooks:
+    """`places`: by the name in the address. `max_size`: octets of a body."""
+
+    places: Mapping[str, Place]
+    events: Events
+    fetch: Fetch
+    max_size: int = 1 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Web:
+    """`begin`: where the content of a message goes, raises `budget.Exhausted`. `check_recipient`: (user, listener, sender,
+    recipient) -> the reply that refuses it. `operator_was_here`: the queue was changed. `loopback`: nobody else can connect.
+    """
+
+    clock: Clock
+    rules: Rules
+    keys: Keys
+    spool: Store
+    dispatchers: Dispatchers
+    suppressions: Suppressions
+    submit: Submit
+    begin: Callable[[], Awaitable[Content]]
+    check_recipient: Callable[[str, str, str, str], Reply | None]
+    operator_was_here: Callable[[], None]
+    loopback: bool = True
+    stopping: bool = False
+    webhooks: Webhooks | None = None
+    visits: Visits = field(default_factory=Visits)
+
+    @property
+    def open(self) -> bool:
+        """Without keys everybody on this machine may look."""
+        return self.loopback and not self.keys
