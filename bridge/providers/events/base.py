@@ -23,8 +23,10 @@ from bridge.providers.answers import id_of, json_of, pointed
 MAX_TEXT, MAX_ADDRESS = 1000, 320
 OFF_LOOP_SIZE = 32 * 1024  # octets of a body from which it is read in a thread
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_CODE = re.compile(r"(?<![\d.])([245]\d\d)(?=[ -])")
-_ENHANCED = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?!\d|\.\d)")  # RFC 3463 2, and no part of an address
+_CODE = re.compile(r"(?<![0-9.])([245][0-9][0-9])(?=[ -])")
+_ENHANCED = re.compile(
+    r"(?<![0-9.])([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9]|\.[0-9])"
+)  # RFC 3463 2, and no part of an address
 
 Fetch = Callable[[str], Awaitable[bytes]]
 
@@ -171,7 +173,7 @@ def addresses_at(item: Any, pointer: str) -> Iterator[str]:
 
 def time_of(value: Any) -> float | None:
     """Seconds since the epoch from a number of seconds or milliseconds, also as text, or from RFC 3339."""
-    if isinstance(value, str) and re.fullmatch(r"\d{9,14}(\.\d{1,9})?", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{9,14}(\.[0-9]{1,9})?", value):
         value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = value / 1000 if value > 1e11 else float(value)
@@ -210,7 +212,7 @@ def make_event(
     """Without an id of the provider's, the event's own words are one."""
     raw = orjson.dumps(item, option=orjson.OPT_SORT_KEYS).decode()
     said_code, said_enhanced = status_in(text)
-    number = int(code) if re.fullmatch(r"[2-5]\d\d", code) else said_code
+    number = int(code) if re.fullmatch(r"[2-5][0-9][0-9]", code) else said_code
     known = enhanced if _ENHANCED.fullmatch(enhanced) else said_enhanced
     return Event(
         kind=kind,
