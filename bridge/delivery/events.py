@@ -156,7 +156,7 @@ class Events:
         log.info(
             "webhook.event",
             provider=provider,
-            event=event.kind,
+            kind=event.kind,
             queue_id=one.queue_id,
             recipient=one.address or event.recipient,
             provider_message_id=event.provider_message_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bridge.model import Event, mailbox_key
 from bridge.spool import memory
@@ -29,7 +30,7 @@ _NOTE = f"INSERT OR IGNORE INTO provider_event ({', '.join(_COLUMNS)}) VALUES ({
 _BY_QUEUE_ID = "SELECT queue_id, address, provider FROM recipient WHERE queue_id = ? LIMIT ?"
 _BY_PROVIDER_ID = """
 SELECT queue_id, address, provider FROM recipient INDEXED BY recipient_provider_id
-WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? LIMIT ?
+WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? ORDER BY queue_id DESC LIMIT ?
 """
 _JOIN = "UPDATE provider_event SET queue_id = ?, address = ? WHERE provider = ? AND event_id = ?"
 _DELIVERED = "UPDATE recipient SET status = 'delivered' WHERE queue_id = ? AND address = ? AND status = 'sent'"
@@ -98,7 +99,7 @@ class _Found:
 
 
 def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
-    """By our own id where it came back, else by the provider's; None also when it could be several."""
+    """By our own id where it came back, else by the provider's."""
     if event.queue_id:
         rows = db.execute(_BY_QUEUE_ID, (clean(event.queue_id), MAX_SAME_ID)).fetchall()
         if found := _choose(rows, event.recipient, provider):
@@ -109,17 +110,21 @@ def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
     return _choose(rows, event.recipient, provider)
 
 
-def _choose(rows: Sequence[sqlite3.Row], recipient: str, provider: str) -> _Found | None:
-    """The recipient by its spelling, else by the mailbox; the only one where the event names none."""
-    named = [row for row in rows if row["address"] == recipient]
+def _choose(rows: Sequence[tuple[str, str, str]], recipient: str, provider: str) -> _Found | None:
+    """The recipient by its spelling, else by the mailbox; the only one where the event names none.
+
+    Of several messages with one id (a mail sent again, where the id is the Message-ID) it is the latest.
+    """
+    named = [row for row in rows if row[1] == recipient]
     if not named and recipient:
         key = mailbox_key(recipient)
-        named = [row for row in rows if mailbox_key(row["address"]) == key]
-    elif not recipient:
+        named = [row for row in rows if mailbox_key(row[1]) == key]
+    elif not recipient and len(rows) == 1:
         named = list(rows)
-    if len(named) != 1:
+    if not named:
         return None
-    return _Found(named[0]["queue_id"], named[0]["address"], named[0]["provider"] == provider)
+    queue_id, address, took = named[0]
+    return _Found(queue_id, address, took == provider)
 
 
 def _join(db: sqlite3.Connection, noted: NotedEvent, provider: str, found: _Found, now: float) -> Heard:
@@ -163,7 +168,10 @@ class Rejoin:
     note: Callable[[Event], NotedEvent]
 
 
-_UNJOINED = "SELECT * FROM provider_event WHERE queue_id = '' AND received_at >= ? ORDER BY received_at DESC LIMIT ?"
+_UNJOINED = """
+SELECT provider, event, event_id, address, provider_message_id, told_queue_id, at, final, permanent, code, enhanced, text, raw
+FROM provider_event WHERE queue_id = '' AND received_at >= ? ORDER BY received_at DESC LIMIT ?
+"""
 
 
 def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retention) -> list[Taken]:
@@ -172,27 +180,30 @@ def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retenti
 
 def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
     heard = []
-    for row in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
-        event = _as_event(row)
-        if found := _find(db, row["provider"], event):
-            heard.append(_join(db, one.note(event), row["provider"], found, one.now))
+    for provider, *told in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
+        event = _as_event(*told)
+        if found := _find(db, provider, event):
+            heard.append(_join(db, one.note(event), provider, found, one.now))
     return Taken(tuple(heard), _settle(db, heard, one.now, retention))
 
 
-def _as_event(row: sqlite3.Row) -> Event:
+def _as_event(
+    kind: Any, event_id: str, recipient: str, message_id: str, queue_id: str, at: float | None, *rest: Any
+) -> Event:
+    final, permanent, code, enhanced, text, raw = rest
     return Event(
-        kind=row["event"],
-        event_id=row["event_id"],
-        recipient=row["address"],
-        provider_message_id=row["provider_message_id"],
-        queue_id=row["told_queue_id"],
-        at=row["at"],
-        final=bool(row["final"]),
-        permanent=bool(row["permanent"]),
-        code=row["code"],
-        enhanced=row["enhanced"],
-        text=row["text"],
-        raw=row["raw"],
+        kind=kind,
+        event_id=event_id,
+        recipient=recipient,
+        provider_message_id=message_id,
+        queue_id=queue_id,
+        at=at,
+        final=bool(final),
+        permanent=bool(permanent),
+        code=code,
+        enhanced=enhanced,
+        text=text,
+        raw=raw,
     )
 
 
