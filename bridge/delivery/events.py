@@ -63,8 +63,8 @@ def failure_reply(event: Event) -> Reply | None:
     code = event.code if event.code and 500 <= event.code <= 599 else 550
     enhanced = f"5{event.enhanced[1:]}" if event.enhanced[:1] in ("4", "5") else "5.0.0"
     # Asked for its last word, the other server may have said 4.x.x: given up all the same.
-    text = _PREFIX.sub("", event.text, count=1).strip() or f"The provider reports it as {event.kind}"
-    return Reply.safe(code, enhanced, text)
+    reply = Reply.safe(code, enhanced, _PREFIX.sub("", event.text, count=1))
+    return reply if reply.text else Reply(code, enhanced, f"The provider reports it as {event.kind}")
 
 
 def suppression_reason(event: Event) -> str:

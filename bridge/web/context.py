@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from bridge.budget import MemoryBudget
 from bridge.clock import Clock
 from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
@@ -18,6 +19,7 @@ from bridge.spool.base import Store
 from bridge.web.keys import Keys
 from bridge.web.visits import Visits
 
+BODIES_OCTETS, BODIES_WAIT_S = 32 * 1024 * 1024, 10.0
 Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
 
 
@@ -43,12 +45,14 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class Webhooks:
-    """`places`: by the name in the address. `max_size`: octets of a body."""
+    """`places`: by the name in the address. `max_size`: octets of a body. `budget`: what bodies may take in memory, apart from
+    the mail's, since anybody can call."""
 
     places: Mapping[str, Place]
     events: Events
     fetch: Fetch
     max_size: int = 1 << 20
+    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(BODIES_OCTETS, wait_s=BODIES_WAIT_S))
 
 
 @dataclass(slots=True, kw_only=True)

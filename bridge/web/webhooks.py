@@ -6,6 +6,7 @@ of it is kept, so that the provider tells it again until it is.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -13,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from bridge.budget import Exhausted
 from bridge.providers.events.base import Call, Forged, Malformed, Received, Unverified
 from bridge.spool.base import SpoolError, SpoolFull
-from bridge.web.context import Place, Web
+from bridge.web.context import Place, Web, Webhooks
 from bridge.web.errors import Json, Problem
 from bridge.web.guard import read_body
 
@@ -51,15 +53,13 @@ def _place(web: Web, word: str) -> Place:
 async def _receive(web: Web, place: Place, request: Request) -> Response:
     assert web.webhooks
     assert place.hook
-    body = await read_body(request, web.webhooks.max_size)
     call = Call(
-        url=str(request.url),
-        headers=dict(request.headers),
-        query=dict(request.query_params),
-        body=body,
-        now=web.clock.now(),
+        url=str(request.url), headers=dict(request.headers), query=dict(request.query_params), now=web.clock.now()
     )
     try:
+        if place.hook.early:
+            place.hook.verify(call)
+        call = replace(call, body=await _body(web.webhooks, request), now=web.clock.now())
         received = await place.hook.receive(call, web.webhooks.fetch)
     except Forged as error:
         _refused(place, request, "forged", error)
@@ -71,6 +71,20 @@ async def _receive(web: Web, place: Place, request: Request) -> Response:
         _refused(place, request, "unverified", error)
         raise Problem(503, "Cannot be verified now", headers=_AGAIN) from None
     return await _keep(web, place, received)
+
+
+async def _body(webhooks: Webhooks, request: Request) -> bytes:
+    """Raises Problem 413, 408 and 503."""
+    declared = request.headers.get("content-length", "")
+    octets = min(int(declared) if declared.isdigit() else webhooks.max_size, webhooks.max_size)
+    try:
+        hold = await webhooks.budget.hold(octets)
+    except Exhausted:
+        raise Problem(503, "Too much at once", headers=_AGAIN) from None
+    try:
+        return await read_body(request, webhooks.max_size)
+    finally:
+        hold.release()
 
 
 async def _keep(web: Web, place: Place, received: Received) -> Response:

@@ -16,6 +16,7 @@ import httpx
 import orjson
 import pytest
 
+from bridge.budget import MemoryBudget
 from bridge.config.load import load_settings
 from bridge.providers.events import HOOKS
 from bridge.sandbox import Sandbox
@@ -267,6 +268,31 @@ async def test_what_is_no_webhook_is_told_so(bridge: Any) -> None:
     assert (await running.http.get("/webhooks/postmark")).status_code == 405
     asked = await running.http.post("/webhooks/postmark", content=b"{}")
     assert (asked.status_code, asked.headers["www-authenticate"]) == (401, 'Basic realm="webhooks"')
+
+
+async def test_of_who_has_not_the_secret_no_body_is_read(bridge: Any) -> None:
+    running = await bridge("postmark")
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.daemon.http.port)
+    writer.write(b"POST /webhooks/postmark HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+    line = await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+
+    assert line.startswith(b"HTTP/1.1 401")
+
+
+async def test_bodies_have_a_bound_together(bridge: Any) -> None:
+    running = await bridge("mailersend")
+    running.daemon.web.webhooks.budget = MemoryBudget(3000, wait_s=0.05)
+    head = b"POST /webhooks/mailersend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2500\r\n\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", running.daemon.http.port)
+    writer.write(head)
+    await eventually(lambda: running.daemon.web.webhooks.budget.used == 2500)
+    refused = await running.told(samples.hard_bounce("mailersend") | {"filler": "x" * 1000})
+    writer.close()
+    await eventually(lambda: running.daemon.web.webhooks.budget.used == 0)
+
+    assert refused.status_code == 503
+    assert counts(await running.told(samples.hard_bounce("mailersend"))) == (1, 0, 1)
 
 
 async def test_a_provider_without_a_secret_takes_nothing(start_web: Any, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ _ACTIONS: dict[str, EventKind] = {"view": "opened", "click": "clicked"}
 class AzureHook(Hook):
     """Through Event Grid, which signs nothing. It asks first whether we want its events."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

@@ -79,9 +79,11 @@ class Received:
 
 
 class Hook(ABC):
-    """`needs`: which of the settings must be there, or there is no webhook. Raises ValueError for an unusable one."""
+    """`needs`: which of the settings must be there, or there is no webhook. `early`: verified without the body, so that of
+    who has not the secret none is read. Raises ValueError for an unusable setting."""
 
     needs: ClassVar[tuple[str, ...]] = ("secret",)
+    early: ClassVar[bool] = False
 
     def __init__(self, settings: HookSettings) -> None:
         if missing := [name for name in self.needs if not getattr(settings, name)]:

@@ -35,6 +35,8 @@ _HARD = frozenset({"hard_bounce", "invalid_email"})
 class BrevoHook(Hook):
     """Not signed. `date` is in the account's own time zone, `ts_epoch` is not."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

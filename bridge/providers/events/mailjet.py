@@ -23,6 +23,8 @@ _KINDS: dict[str, EventKind] = {
 class MailjetHook(Hook):
     """Not signed."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

@@ -33,6 +33,8 @@ _OTHER: dict[str, EventKind] = {
 class PostmarkHook(Hook):
     """Not signed."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

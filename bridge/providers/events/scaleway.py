@@ -27,6 +27,8 @@ class ScalewayHook(Hook):
     """Through Scaleway's own kind of SNS. How it signs is documented nowhere that we know, so a secret in the address it is;
     the names of the fields are unverified."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

@@ -38,6 +38,8 @@ MAX_FIELDS = 100
 class Smtp2goHook(Hook):
     """Not signed; JSON, or a form."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

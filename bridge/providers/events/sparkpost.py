@@ -38,6 +38,8 @@ _NO_FAILURE = frozenset({"60", "80", "100"})  # an absence notice, a subscriptio
 class SparkpostHook(Hook):
     """Not signed. An empty `msys` asks whether anybody listens."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 

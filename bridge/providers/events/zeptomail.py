@@ -22,6 +22,8 @@ _KINDS: dict[str, EventKind] = {
 class ZeptomailHook(Hook):
     """Over what its header `producer-signature` is made is unverified, so a secret in the address it is."""
 
+    early = True
+
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
 
