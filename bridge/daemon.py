@@ -153,6 +153,7 @@ class Daemon:
         opened.push_async_callback(poster.aclose)
         self._wire(poster)
         await self.suppressions.load()
+        await self.events.expect(any(place.hook for place in self._places.values()))
         await self.alerts.load()
         await self.standing.restore()
         self.spool.on_wake(self._operator_was_here)

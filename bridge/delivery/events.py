@@ -21,7 +21,7 @@ from bridge.delivery.suppression import Suppressions
 from bridge.mime.trace import iso8601
 from bridge.model import Event
 from bridge.reply import Reply
-from bridge.spool.base import Heard, NotedEvent, Post, Spool
+from bridge.spool.base import Heard, NotedEvent, Post, Spool, SpoolError
 
 log: Any = structlog.get_logger()
 
@@ -105,6 +105,15 @@ class Events:
         self._on_failure = on_failure
         self._posted = posted
         self._clock = clock
+        self._expected = False
+
+    async def expect(self, wanted: bool) -> None:
+        """Whether a provider is to tell us something at all."""
+        self._expected = wanted
+        try:
+            await self._spool.expect_events(wanted)
+        except SpoolError as error:  # providers are told to come again, until a start or a reload fares better
+            log.error("spool.error", where="events", error=str(error))
 
     async def take(self, provider: str, events: Sequence[Event]) -> Counts:
         """All of them are kept when it returns. Raises SpoolFull, SpoolError: the provider is to tell it again."""
@@ -135,6 +144,8 @@ class Events:
 
     async def rejoin(self) -> None:
         """Those whose message was not known when they came. Raises SpoolError."""
+        if not self._expected:
+            return
         now = self._clock.now()
         as_noted = partial(note, suppress=self.rules.suppress)
         heard = await self._spool.rejoin_events(since=now - REJOIN_WITHIN_S, now=now, note=as_noted)

@@ -271,6 +271,10 @@ class Spool(Protocol):
 
     # what providers tell
 
+    async def expect_events(self, wanted: bool) -> None:
+        """Messages can be found by what their provider calls them, which costs each that is sent something: without it
+        `take_events` and `rejoin_events` raise SpoolError. It lasts over a restart."""
+
     async def take_events(
         self,
         provider: str,

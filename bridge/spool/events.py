@@ -42,7 +42,20 @@ WHERE queue_id = ? AND address = ? AND status IN ('sent', 'delivered')
 _REOPEN = "UPDATE message SET resolved_at = NULL, failed = 0 WHERE queue_id = ?"
 _LOOKS = "SELECT count(*) FROM provider_event WHERE queue_id = ? AND event IN ('opened', 'clicked')"
 
+# Random keys: each costs a message that is sent some 60 us of the writer (measured 2026-11, 120 000 rows), so the index is
+# there only while a provider is to tell of its mail.
+_INDEX = """
+CREATE INDEX IF NOT EXISTS recipient_provider_id ON recipient (provider_message_id) WHERE provider_message_id <> ''
+"""
+_NO_INDEX = "DROP INDEX IF EXISTS recipient_provider_id"
+
 MakePosts = Callable[[Sequence[Heard]], Sequence[Post]]
+
+
+def index(db: sqlite3.Connection, args: Sequence[bool]) -> list[None]:
+    for wanted in args:
+        db.execute(_INDEX if wanted else _NO_INDEX)
+    return [None] * len(args)
 
 
 @dataclass(frozen=True, slots=True)

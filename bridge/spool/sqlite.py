@@ -86,6 +86,7 @@ class SqliteSpool(SqliteOperator):
         self._late = Operation("note_late", notice_rows.note_late)
         self._settle = Operation("settle_notices", partial(notice_rows.settle, retention=keep), grows=True)
         self._take_events = Operation("take_events", partial(event_rows.take, retention=keep), grows=True)
+        self._index_events = Operation("expect_events", event_rows.index)
         self._rejoin = Operation("rejoin_events", partial(event_rows.rejoin, retention=keep))
         self._prune_events = Operation("prune_events", event_rows.prune, rank=2)
         self._remember = Operation("remember", memory.remember, durable=False)
@@ -327,6 +328,9 @@ class SqliteSpool(SqliteOperator):
         await self._writer.submit(self._settle_post, memory.PostDone(post.id, next_attempt_at))
 
     # What providers tell
+
+    async def expect_events(self, wanted: bool) -> None:
+        await self._writer.submit(self._index_events, wanted)
 
     async def take_events(
         self,

@@ -62,6 +62,7 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
         daemon.web.rules = web.rules(settings)
         daemon.web.keys.replace(web.keys(settings))
     if daemon.web and daemon.web.webhooks:
+        await daemon.events.expect(any(place.hook for place in places.values()))
         daemon.web.webhooks.places, daemon.web.webhooks.max_size = places, settings.events.max_size
     if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
         rates = smtp.rates(settings)

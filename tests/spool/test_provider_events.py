@@ -36,6 +36,12 @@ REPLY = Reply(550, "5.1.1", "No such user")
 DAY = 86400.0
 
 
+@pytest.fixture
+async def spool(spool: SqliteSpool) -> SqliteSpool:
+    await spool.expect_events(True)
+    return spool
+
+
 def told(
     kind: EventKind, recipient: str = ANN, *, event_id: str = "", bounces: bool = False, **more: Any
 ) -> NotedEvent:
@@ -226,6 +232,7 @@ async def test_one_that_came_before_its_message_is_joined_later(spool: SqliteSpo
 
 async def test_without_a_history_nothing_is_known(opened: Any) -> None:
     spool = await opened(history_s=0)
+    await spool.expect_events(True)
     await sent(spool)
     (heard,) = await take(spool, told("bounced"))
 
@@ -247,6 +254,7 @@ async def test_a_mail_that_is_opened_without_end_does_not_fill_the_spool(spool: 
 async def test_they_are_forgotten_with_the_history_but_not_before_two_days(opened: Any) -> None:
     for history_s, kept_s in ((100.0, 2 * DAY), (7 * DAY, 7 * DAY)):
         spool = await opened(history_s=history_s)
+        await spool.expect_events(True)
         await take(spool, told("opened", event_id=str(history_s)), now=NOW)
         assert await spool.prune_events(now=NOW + kept_s) == 0
         assert await spool.prune_events(now=NOW + kept_s + 1) == 1
@@ -295,5 +303,10 @@ async def test_messages_are_found_by_an_index_and_not_by_looking_through_them(sp
             ("x", "y"),
         ).fetchall()
 
+    await spool.expect_events(False)
+    with sqlite3.connect(path) as db:
+        left = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'recipient_provider_id'").fetchone()
+
+    assert left == (0,)
     (step,) = [row[3] for row in plan]
     assert step.startswith("SEARCH recipient USING INDEX recipient_provider_id")

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -434,3 +435,20 @@ async def test_events_are_told_on_signed_and_until_they_are_taken(bridge: Any) -
     assert (event["event"], event["queue_id"], event["recipient"]) == ("delivered", queue_id, BOB)
     assert (event["status"], event["suppressed"]) == ("delivered", False)
     assert event["raw"] == delivered
+
+
+async def test_only_who_expects_events_pays_for_the_index(bridge: Any, sandbox: Sandbox, tmp_path: Path) -> None:
+    running = await bridge("postmark")
+    path = running.daemon.settings.spool_path
+    with_it = _indexes(path)
+    without = twin("postmark", sandbox, tmp_path, SMTP_BRIDGE_HTTP__ADDRESS="127.0.0.1:0")
+    await running.daemon.reload(load_settings(environ=environment(tmp_path, **without), cwd=tmp_path))
+
+    assert "recipient_provider_id" in with_it
+    assert _indexes(path) == with_it - {"recipient_provider_id"}
+    assert (await running.told(samples.hard_bounce("postmark"))).status_code == 404
+
+
+def _indexes(path: Path) -> set[str]:
+    with sqlite3.connect(path) as db:
+        return {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}

@@ -22,6 +22,3 @@ CREATE UNIQUE INDEX provider_event_once ON provider_event (provider, event_id);
 CREATE INDEX provider_event_age ON provider_event (received_at);
 CREATE INDEX provider_event_message ON provider_event (queue_id) WHERE queue_id <> '';
 CREATE INDEX provider_event_unjoined ON provider_event (received_at) WHERE queue_id = '';
-
--- By what the provider calls a message.
-CREATE INDEX recipient_provider_id ON recipient (provider_message_id) WHERE provider_message_id <> '';
