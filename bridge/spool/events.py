@@ -2,6 +2,9 @@
 
 The same event again changes nothing. An order that makes no sense (delivered after bounced) changes nothing either: a
 recipient only goes from sent to delivered, and from both to bounced.
+
+LATER: a recipient whose answer was lost could be taken as sent when the provider tells of it by our queue id. It is tried
+again instead, as the others of its call have to be, under the same key.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ _COLUMNS = (
     "provider_message_id", "code", "enhanced", "text", "raw",
 )  # fmt: skip
 _NOTE = f"INSERT OR IGNORE INTO provider_event ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 our names
-_BY_QUEUE_ID = "SELECT queue_id, address, provider FROM recipient WHERE queue_id = ? LIMIT ?"
+_BY_QUEUE_ID = "SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient WHERE queue_id = ? LIMIT ?"
 _BY_PROVIDER_ID = """
-SELECT queue_id, address, provider FROM recipient INDEXED BY recipient_provider_id
+SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient INDEXED BY recipient_provider_id
 WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? ORDER BY queue_id DESC LIMIT ?
 """
 _JOIN = "UPDATE provider_event SET queue_id = ?, address = ? WHERE provider = ? AND event_id = ?"
@@ -89,7 +92,7 @@ def _hear(db: sqlite3.Connection, noted: NotedEvent, one: Take) -> Heard:
     if not db.execute(_NOTE, _row(one.provider, event, one.now)).rowcount:
         return Heard(event=event, known=True)
     found = _find(db, one.provider, event)
-    if found is None:
+    if found is None or found.running:  # looked at again by `rejoin`
         return Heard(event=event)
     return _join(db, noted, one.provider, found, one.now)
 
@@ -104,11 +107,13 @@ def _row(provider: str, event: Event, now: float) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """`theirs`: the provider that tells it is the one that took the mail last; another one's word changes nothing."""
+    """`theirs`: the provider that tells it is the one that took the mail last; another one's word changes nothing. `running`:
+    an attempt is, and what came of it is still to be recorded."""
 
     queue_id: str
     address: str
     theirs: bool
+    running: bool
 
 
 def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
@@ -123,7 +128,7 @@ def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
     return _choose(rows, event.recipient, provider)
 
 
-def _choose(rows: Sequence[tuple[str, str, str]], recipient: str, provider: str) -> _Found | None:
+def _choose(rows: Sequence[tuple[str, str, str, int]], recipient: str, provider: str) -> _Found | None:
     """The recipient by its spelling, else by the mailbox; the only one where the event names none.
 
     Of several messages with one id (a mail sent again, where the id is the Message-ID) it is the latest.
@@ -136,8 +141,8 @@ def _choose(rows: Sequence[tuple[str, str, str]], recipient: str, provider: str)
         named = list(rows)
     if not named:
         return None
-    queue_id, address, took = named[0]
-    return _Found(queue_id, address, took == provider)
+    queue_id, address, took, running = named[0]
+    return _Found(queue_id, address, took == provider, bool(running))
 
 
 def _join(db: sqlite3.Connection, noted: NotedEvent, provider: str, found: _Found, now: float) -> Heard:
@@ -195,7 +200,8 @@ def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
     heard = []
     for provider, *told in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
         event = _as_event(*told)
-        if found := _find(db, provider, event):
+        found = _find(db, provider, event)
+        if found and not found.running:
             heard.append(_join(db, one.note(event), provider, found, one.now))
     return Taken(tuple(heard), _settle(db, heard, one.now, retention))
 

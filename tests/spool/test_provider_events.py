@@ -230,6 +230,19 @@ async def test_one_that_came_before_its_message_is_joined_later(spool: SqliteSpo
     assert await spool.count_unjoined() == 0
 
 
+async def test_one_that_comes_while_the_attempt_runs_waits_until_it_is_recorded(spool: SqliteSpool) -> None:
+    mail = message(ANN)
+    await spool.put(mail)
+    claimed = await claim_one(spool)
+    noted = told("bounced", queue_id=mail.queue_id)
+    (early,) = await take(spool, noted)
+    assert await spool.rejoin_events(since=NOW, now=NOW + 60, note=lambda event: noted) == ()
+    await record(spool, claimed, SENT)
+    (later,) = await spool.rejoin_events(since=NOW, now=NOW + 120, note=lambda event: noted)
+
+    assert (early.queue_id, later.queue_id, later.status) == ("", mail.queue_id, "bounced")
+
+
 async def test_without_a_history_nothing_is_known(opened: Any) -> None:
     spool = await opened(history_s=0)
     await spool.expect_events(True)

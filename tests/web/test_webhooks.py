@@ -10,6 +10,7 @@ import hmac
 import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ from bridge.budget import MemoryBudget
 from bridge.config.load import load_settings
 from bridge.providers.events import HOOKS
 from bridge.sandbox import Sandbox
-from bridge.spool.base import SpoolFull
+from bridge.spool.base import Result, SpoolFull
 from bridge.wiring import ProviderError
 from tests.conftest import environment
-from tests.delivery.conftest import FakeClock
+from tests.delivery.conftest import FakeClock, every_line
 from tests.e2e.conftest import connect, eventually, sandbox, statuses  # noqa: F401 fixtures
 from tests.e2e.test_catalogue import settings as twin
 from tests.e2e.test_notices import Hook as Receiver
 from tests.e2e.test_notices import _passes_until
 from tests.providers.events import samples, signing
 from tests.providers.events.signing import SECRET, TOPIC, URL, WHSEC, sign
+from tests.spool.support import message
 
 BOB, EVE = "bob@example.org", "eve@example.org"
 MAIL = b"From: ann@example.com\r\nTo: bob@example.org\r\nSubject: A subject of ten or more\r\n\r\nA text of ten or more.\r\n"
@@ -452,3 +454,34 @@ async def test_only_who_expects_events_pays_for_the_index(bridge: Any, sandbox: 
 def _indexes(path: Path) -> set[str]:
     with sqlite3.connect(path) as db:
         return {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+
+async def test_a_late_bounce_is_posted_as_a_failure_and_logged(bridge: Any) -> None:
+    with every_line() as logged:
+        async with Receiver(200) as receiver:
+            running = await bridge("postmark", SMTP_BRIDGE_BOUNCE__WEBHOOK=receiver.url)
+            queue_id = await running.sent()
+            await running.bounce()
+            await eventually(lambda: receiver.requests)
+
+    told = orjson.loads(receiver.requests[0][1])
+    assert (told["type"], told["data"]["queue_id"]) == ("message.failed", queue_id)
+    assert told["data"]["recipients"][0]["enhanced"] == "5.1.1"
+    (line,) = [line for line in logged if line["event"] == "webhook.event"]
+    assert (line["kind"], line["queue_id"], line["recipient"], line["status"]) == ("bounced", queue_id, BOB, "bounced")
+    assert not [line for line in logged if SECRET in str(line)]
+
+
+async def test_one_that_came_before_its_message_was_known_is_looked_at_again(bridge: Any) -> None:
+    running = await bridge("postmark")
+    assert counts(await running.told(samples.hard_bounce("postmark"))) == (1, 0, 1)
+    now = running.daemon.clock.now()
+    mail = replace(message(BOB), created_at=now, expires_at=now + 1000)
+    result = Result(status="sent", provider="postmark", provider_message_id=samples.ID)
+    await running.daemon.spool.put_history(mail, {BOB: result}, durable=True)
+    await running.daemon.housekeeping.house()
+
+    assert (await statuses(running.daemon))[BOB] == "bounced"
+    assert BOB in await running.daemon.spool.suppressions()
+    assert running.daemon.suppressions.refusal(BOB) is not None
+    await eventually(lambda: _settled(running))
