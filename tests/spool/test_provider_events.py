@@ -120,6 +120,20 @@ async def test_a_bounce_is_told_once_and_the_message_is_among_the_failed_ones(sp
     assert await spool.suppressions() == {ANN: "it is no good"}
 
 
+async def test_who_bounced_late_is_not_forgotten_before_its_sender_was_told_and_then_kept_as_a_failure(
+    spool: SqliteSpool,
+) -> None:
+    """The history is kept for 100 s here, failures for 300 s."""
+    queue_id = await sent(spool)
+    await take(spool, told("bounced"), now=NOW + 99)
+
+    assert await spool.prune(now=NOW + 5000) == 0
+    assert await tell_senders(spool, NOW + 200) == 1
+    assert await spool.prune(now=NOW + 499) == 0
+    assert await statuses(spool, queue_id) == {ANN: "bounced"}
+    assert await spool.prune(now=NOW + 501) == 1
+
+
 async def test_what_still_waits_is_not_touched(spool: SqliteSpool) -> None:
     mail = message(ANN, BOB, EVE)
     await spool.put(mail)
