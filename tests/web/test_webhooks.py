@@ -111,7 +111,39 @@ def counts(response: httpx.Response) -> tuple[int, int, int]:
     return found["events"], found["duplicates"], found["unjoined"]
 
 
-@pytest.mark.parametrize("kind", HOOKS)
+async def test_every_provider_s_bounce_finds_its_mail_by_the_id_that_its_api_gave(
+    start_web: Any, connect: Any, sandbox: Sandbox
+) -> None:
+    """One mail through each; the reports all go through the first."""
+    daemon, http = await start_web(config=every_kind(sandbox))
+    daemon.web.webhooks.fetch = amazon
+    smtp = await connect(daemon.listeners[0].port)
+    people = {kind: f"bob@{kind}.example" for kind in HOOKS}
+    for bob in people.values():
+        assert (await smtp.send(bob, content=MAIL.replace(BOB.encode(), bob.encode()))).startswith("250")
+    await eventually(lambda: _count(daemon, "sent", len(HOOKS)))
+    rows = await daemon.spool.list_messages()
+    ids = {one["address"]: one["provider_message_id"] for row in rows for one in row["recipients"]}
+    for kind, bob in people.items():
+        raw = orjson.dumps(samples.hard_bounce(kind)).decode()
+        message_id = ids[bob].strip("<>") if kind == "mailgun" else ids[bob]
+        headers, body = sign(kind, orjson.loads(raw.replace(samples.ID, message_id).replace(BOB, bob)), time.time())
+        answers = [await http.post(f"/webhooks/{kind}", content=body, headers=headers) for _ in range(2)]
+        assert [counts(answer) for answer in answers] == [(1, 0, 0), (0, 1, 0)], kind
+    await eventually(lambda: _count(daemon, "bounced", len(HOOKS)))
+    await eventually(lambda: _count(daemon, "sent", len(HOOKS)))
+
+    found = [r.mail for r in sandbox.received("sendgrid") if "ann@example.com" in r.mail.recipients]
+    assert sorted(bob for mail in found for bob in people.values() if bob in mail.text) == sorted(people.values())
+    assert set(await daemon.spool.suppressions()) == set(people.values())
+
+
+async def _count(daemon: Any, status: str, count: int) -> bool:
+    rows = await daemon.spool.list_messages()
+    return sum(one["status"] == status for row in rows for one in row["recipients"]) == count
+
+
+@pytest.mark.parametrize("kind", ["postmark", "mailgun"])
 async def test_a_late_hard_bounce_is_told_once_and_never_mailed_again(bridge: Any, kind: str) -> None:
     running = await bridge(kind)
     queue_id = await running.sent()
@@ -228,13 +260,18 @@ async def _settled(running: Bridge) -> bool:
 # --- who may call
 
 
-def every_kind() -> str:
-    """The settings of a daemon with a provider of each."""
+def every_kind(sandbox: Sandbox | None = None) -> str:
+    """The settings of a daemon with a provider of each; mail to `KIND.example` goes through that."""
     tables = []
     for kind in HOOKS:
-        given = {"KIND": kind, "URL": "https://api.example.com", **ACCOUNTS.get(kind, {"API_KEY": KEY})}
+        given = {
+            "KIND": kind,
+            "URL": sandbox.twin_url(kind) if sandbox else "http://127.0.0.1:1",
+            **ACCOUNTS.get(kind, {"API_KEY": KEY}),
+        }
         given |= WANTED.get(kind, {"WEBHOOK_SECRET": SECRET})
         tables.append("[[provider]]\n" + "".join(f'{name.lower()} = "{value}"\n' for name, value in given.items()))
+        tables.append(f'[[route]]\nrecipient = "*@{kind}.example"\nproviders = ["{kind}"]\n')
     return "".join(tables)
 
 
