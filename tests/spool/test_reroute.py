@@ -52,7 +52,7 @@ async def test_whom_a_provider_may_have_mailed_already_is_not_given_to_another_u
     await record(spool, await claim_one(spool), LOST)
 
     said = await spool.forecast("retry", [mail.queue_id], now=NOW + 1, provider="backup")
-    assert (said.changed, said.left) == ({}, {"main may have sent it already": 1})
+    assert (said.changed, said.left) == ({}, {"it is bound to main, which may have sent it already": 1})
     assert await reroute(spool, mail.queue_id) == 0
     assert (await spool.forecast("retry", [mail.queue_id], now=NOW + 1, provider="main")).changed == {"deferred": 1}
     assert await reroute(spool, mail.queue_id, provider="main") == 1
@@ -77,7 +77,7 @@ async def test_an_attempt_that_was_never_recorded_counts_as_perhaps_mailed(spool
     assert (await spool.forecast("retry", [mail.queue_id], now=NOW, provider="backup")).left == {changes.RUNNING: 1}
     assert await spool.reroute([mail.queue_id], provider="backup", lane=LANE, now=NOW) == 0
     later = await spool.forecast("retry", [mail.queue_id], now=NOW + 2, provider="backup")
-    assert later.left == {"main may have sent it already": 1}
+    assert later.left == {"it is bound to main, which may have sent it already": 1}
 
 
 async def test_failed_mail_begins_a_new_lifetime_and_held_mail_gets_back_the_time_on_hold(spool: SqliteSpool) -> None:

@@ -45,7 +45,7 @@ def test_a_queue_id_tells_its_time_and_is_bounded_by_times() -> None:
     assert len(id_at(before)) == LENGTH
     assert id_at(before - 1) < queue_id < id_at(before + 1)
     assert id_at(0) == "0" * LENGTH
-    assert [time_of(text) for text in ("", "Q1", "U" * LENGTH, queue_id.lower())] == [None] * 4
+    assert [time_of(text) for text in ("", "Q1", "U" * LENGTH, queue_id.lower(), "1_" * 8, "٣" * LENGTH)] == [None] * 6
 
 
 @pytest.mark.parametrize("text", ["ann", "ANN@Example.COM", "ann@exam", "@example.com", "example.com", "com"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -205,7 +206,7 @@ async def test_a_retry_through_another_provider_waits_for_that_one_alone(site: S
 
     answer = (await site.post("/messages/retry", asked)).json()
     assert answer["changed"] == 1
-    assert answer["forecast"]["left"] == {"main may have sent it already": 1}
+    assert answer["forecast"]["left"] == {"it is bound to main, which may have sent it already": 1}
     row = await site.daemon.spool.show(failed)
     assert row["recipients"][0]["lane"] == site.daemon.dispatchers.lane_of("backup")
     forced = (await site.post("/messages/retry", {"ids": [lost], "provider": "backup", "force": True})).json()
@@ -342,3 +343,24 @@ async def test_a_spool_that_cannot_be_read_is_no_defect(site: Site) -> None:
     await site.daemon.spool.close()
 
     assert error_of(await site.get("/messages")) == (503, "spool_error", "")
+
+
+async def test_a_retry_through_another_provider_is_sent_by_that_one(start_web: Any) -> None:
+    config = (
+        keys("read", "manage") + TWO.replace("backup", "spare") + '[[provider]]\nname = "shelf"\nkind = "capture"\n'
+    )
+    site = Site(*await start_web(config=config))
+    queue_id = await put(site.daemon, "one", {ANN: BOUNCED})
+
+    assert (await site.post("/messages/retry", {"ids": [queue_id], "provider": "shelf"})).json()["changed"] == 1
+    for _ in range(200):
+        if await site.status_of(queue_id) != {ANN: "deferred"}:
+            break
+        await asyncio.sleep(0.02)
+    row = (await site.get(f"/messages/{queue_id}")).json()
+    assert [(one["status"], one["provider"]) for one in row["recipients"]] == [("sent", "shelf")]
+    assert [(one["event"], one["attempt"]) for one in row["timelines"][ANN]] == [
+        ("bounced", 1),
+        ("rerouted", None),
+        ("sent", 2),
+    ]
