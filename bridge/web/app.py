@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.web import api, health, metrics
+from bridge.web import api, health, metrics, webhooks
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 
@@ -35,7 +35,7 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [*health.routes(web), *metrics.routes(web), *api.routes(web)]
+    routes = [*health.routes(web), *metrics.routes(web), *api.routes(web), *webhooks.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},
