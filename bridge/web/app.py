@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bridge.web import health
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
+from bridge.web.pages import app as pages
 
 log: Any = structlog.get_logger()
 
@@ -35,7 +36,7 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [*health.routes(web)]
+    routes = [*health.routes(web), *pages.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},
