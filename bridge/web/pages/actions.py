@@ -38,14 +38,12 @@ class Words:
 
 
 WORDS: Final[dict[Deed, Words]] = {
-    "retry": Words(
-        "Retry now", "are due at once; those that failed begin a new lifetime, and their senders were told already", "due now"
-    ),
-    "reroute": Words("Retry through {}", "are due at once, through {} alone", "due now, through {}"),
-    "hold": Words("Hold", "are not tried until they are released; meanwhile they do not expire", "on hold"),
-    "release": Words("Release", "are due at once", "released"),
-    "drop": Words("Drop", "are given up, and nobody is told", "dropped", danger=True),
-}  # fmt: skip
+    "retry": Words("Retry now", "due at once; what failed begins a new lifetime", "due now"),
+    "reroute": Words("Retry through {}", "due at once, through {} alone", "due now, through {}"),
+    "hold": Words("Hold", "not tried until it is released; the time on hold does not count", "on hold"),
+    "release": Words("Release", "due at once", "released"),
+    "drop": Words("Drop", "given up, and nobody is told", "dropped", danger=True),
+}
 
 log: Any = structlog.get_logger()
 

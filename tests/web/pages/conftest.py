@@ -67,8 +67,7 @@ class Page(HTMLParser):
         return [
             attrs
             for name, attrs in self.tags
-            if name == tag
-            and all(attrs.get(key.rstrip("_").replace("_", "-")) == value for key, value in wanted.items())
+            if name == tag and all(attrs.get(key.rstrip("_")) == value for key, value in wanted.items())
         ]
 
     @property
