@@ -6,6 +6,7 @@ import asyncio
 import base64
 import dataclasses
 import smtplib
+import time
 from email.message import EmailMessage
 from typing import Any
 
@@ -116,6 +117,24 @@ async def test_every_attempt_with_the_providers_own_words(start_web: Any) -> Non
     assert "main: 550 5.1.1 No such <user>" in listed.text
 
 
+async def test_what_became_of_it_is_asked_for_again_while_something_is_to_come(start_web: Any) -> None:
+    daemon, client = await start_web(config=QUEUED + AWAY)
+    (queue_id,) = await send(daemon, mail())
+    page = await Browser(client).get(f"/mail/{queue_id}")
+
+    (box,) = [attrs["data-delivery"] for attrs in page.all("section") if "data-delivery" in attrs]
+    (fragment,) = [attrs for attrs in (await Browser(client).get(box)).all("div") if "data-fragment" in attrs]
+    assert "data-waits" in fragment
+    await daemon.spool.hold([queue_id], now=daemon.clock.now())
+    await daemon.spool.drop([queue_id], now=daemon.clock.now())
+    async with asyncio.timeout(10):
+        while (await daemon.spool.show(queue_id))["status"] != "dropped":  # an attempt was running
+            await asyncio.sleep(0.01)
+            await daemon.spool.drop([queue_id], now=daemon.clock.now())
+    (fragment,) = [attrs for attrs in (await Browser(client).get(box)).all("div") if "data-fragment" in attrs]
+    assert (fragment["data-state"], "data-waits" in fragment) == ("dropped", False)
+
+
 async def test_a_message_without_its_content_says_so(start_web: Any) -> None:
     from tests.web.pages.test_mails import put
 
@@ -130,12 +149,12 @@ async def test_a_message_without_its_content_says_so(start_web: Any) -> None:
         assert "is not kept any more" in (await browser.get(f"/mail/{queue_id}/{path}", 404)).text
 
 
-@pytest.mark.parametrize("name", ["1GONE", "<b>", "..%2f..", "x" * 100, "%00"])
-async def test_a_message_that_is_not_there(start_web: Any, name: str) -> None:
+async def test_a_message_that_is_not_there(start_web: Any) -> None:
     _, client = await start_web(config=CAPTURE)
 
-    answer = await client.get(f"/mail/{name}")
-    assert (answer.status_code, "<b>" in answer.text) == (404, False)
+    for name in ("1GONE", "<b>", "..%2f..", "x" * 100, "%00"):
+        answer = await client.get(f"/mail/{name}")
+        assert (answer.status_code, "<b>" in answer.text) == (404, False)
 
 
 async def test_nobody_sees_a_message_without_a_key(start_web: Any) -> None:
@@ -236,6 +255,14 @@ def test_what_a_policy_says_nothing_of_is_taken_out(tag: str) -> None:
 )  # fmt: skip
 def test_whether_there_is_something_remote(html: str, remote: bool) -> None:
     assert letter.has_remote(html) is remote
+
+
+def test_looking_for_something_remote_takes_no_time_over_spaces() -> None:
+    before = time.process_time()
+
+    assert not letter.has_remote("src=" + " " * 500_000)
+    assert not letter.has_remote("src " * 100_000)
+    assert time.process_time() - before < 2
 
 
 # files
@@ -348,7 +375,7 @@ async def test_nothing_of_a_mail_becomes_markup_of_the_page(start_web: Any) -> N
     number = 0
 
     @given(st.fixed_dictionaries(dict.fromkeys(("subject", "name", "header", "file", "text", "local", "helo"), TEXT)))
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     def check(words: dict[str, str]) -> None:
         nonlocal number
         number += 1
@@ -376,7 +403,9 @@ async def test_nothing_of_a_mail_becomes_markup_of_the_page(start_web: Any) -> N
                 no_markup_of_theirs(answer.text)
             saved = http.get(f"/mail/{newest}/files/1").headers["content-disposition"]
             assert saved.count('"') == 2
-            no_markup_of_theirs(http.get("/", params={"q": words["subject"]}).text)
+            found = http.get("/", params={"q": words["subject"]})
+            assert found.status_code == 200
+            no_markup_of_theirs(found.text)
 
     await asyncio.to_thread(check)
-    assert number >= 10
+    assert number >= 6
