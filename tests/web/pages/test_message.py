@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.mime.parse import parse
 from bridge.model import Attachment, Envelope, Message
+from bridge.providers import catalogue
+from bridge.providers.base import Policy
 from bridge.reply import Reply
 from bridge.spool.base import Result
 from bridge.spool.ids import new_queue_id
 from bridge.web.pages import letter
-from bridge.web.pages.as_sent import masked, masked_url
+from bridge.web.pages.as_sent import MAX_CALLS, masked, masked_url, requests_of
 from bridge.web.pages.message import VIEWS
 from tests.web.pages.conftest import AWAY, CAPTURE, QUEUED, SIGNED, Browser, Page, mail, send
 
@@ -318,6 +321,53 @@ async def test_the_request_of_an_api_of_the_catalogue(start_web: Any) -> None:
     assert "x-postmark-server-token: ***" in page.text.lower()
     assert '"Subject": "Größe"' in page.text
     assert "pm-very-secret" not in page.html
+
+
+SECRET = base64.b64encode(b"never to be seen").decode()
+WANTED = {"url": "http://127.0.0.1:9", "region": "eu-west-1", "domain": "example.org", "account_id": "a1"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in catalogue.KINDS if kind != "gmail"])  # whose key is a file
+def test_no_secret_of_any_api_is_shown(kind: str) -> None:
+    adapter = catalogue.adapter(kind)
+    given = {
+        one.name: SECRET if not one.repr else WANTED[one.name]
+        for one in dataclasses.fields(adapter.Settings)
+        if not one.repr or one.name in WANTED
+    }
+    provider = adapter("one", Policy(), adapter.Settings(**given), transport=httpx.AsyncHTTPTransport())
+
+    made = requests_of(
+        provider,
+        parse(rich().as_bytes()),
+        reverse_path="shop@example.org",
+        recipients=("ann@example.com",),
+        queue_id="1K",
+    )
+
+    assert [one.line.startswith("POST http://127.0.0.1:9/") for one in made] == [True]
+    assert made[0].body
+    assert SECRET not in str(made)
+    signs = bool(provider.auth)
+    assert signs or ("***" in str(made[0].headers) + made[0].body)
+
+
+def test_many_calls_and_a_large_body_are_shown_in_part() -> None:
+    adapter = catalogue.adapter("postmark")
+    provider = adapter("one", Policy(), adapter.Settings(**{"api_key": SECRET}), transport=httpx.AsyncHTTPTransport())
+    large = rich()
+    large.add_attachment(b"\xff" * 3_000_000, "application", "octet-stream", filename="large")
+    people = tuple(f"hidden{number}@example.net" for number in range(400))
+
+    *shown, rest = requests_of(
+        provider, parse(large.as_bytes()), reverse_path="shop@example.org", recipients=people, queue_id="1K"
+    )
+
+    assert len(shown) == MAX_CALLS
+    assert rest.note == "In further calls like these"
+    assert tuple(one for call in (*shown, rest) for one in call.recipients) == people
+    assert "… (4000000 characters)" in shown[0].body
+    assert (shown[0].size > 4_000_000, len(shown[0].body) < 20_000) == (True, True)
 
 
 async def test_a_provider_that_is_not_there_any_more(start_web: Any) -> None:
