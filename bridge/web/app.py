@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bridge.web import api, health, metrics, webhooks
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
+from bridge.web.pages import app as pages
 
 log: Any = structlog.get_logger()
 
@@ -35,7 +36,8 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [*health.routes(web), *metrics.routes(web), *api.routes(web), *webhooks.routes(web)]
+    parts = (health, metrics, api, webhooks, pages)
+    routes = [route for part in parts for route in part.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},

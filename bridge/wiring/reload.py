@@ -59,7 +59,7 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     if daemon.web:
         from bridge.wiring import web
 
-        daemon.web.rules = web.rules(settings)
+        daemon.web.rules = web.rules(settings, daemon.listeners)
         daemon.web.keys.replace(web.keys(settings))
     if daemon.web and daemon.web.webhooks:
         await daemon.events.expect(any(place.hook for place in places.values()))
