@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.web import health
+from bridge.web import docs, health, messages, send
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 
@@ -35,7 +35,7 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [*health.routes(web)]
+    routes = [*health.routes(web), *send.routes(web), *messages.routes(web), *docs.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},
