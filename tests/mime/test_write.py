@@ -153,7 +153,9 @@ def test_no_text_becomes_anything_else(subject: str, name: str, text: str, value
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(line.filter(bool))
 def test_a_name_that_was_written_is_read_again(name: str) -> None:
-    quoted = str(Address(name, addr_spec="ann@example.com")) if name.isascii() else f'"{escaped(name)}" <ann@example.com>'
+    quoted = (
+        str(Address(name, addr_spec="ann@example.com")) if name.isascii() else f'"{escaped(name)}" <ann@example.com>'
+    )
 
     assert read_addresses(quoted) == [Mailbox("ann@example.com", name)]
 
@@ -166,7 +168,10 @@ def escaped(name: str) -> str:
     ("text", "expected"),
     [
         ("ann@example.com", [("ann@example.com", "")]),
-        (" Ann L. Lee  <ann@example.com> ,bob@example.org,", [("ann@example.com", "Ann L. Lee"), ("bob@example.org", "")]),
+        (
+            " Ann L. Lee  <ann@example.com> ,bob@example.org,",
+            [("ann@example.com", "Ann L. Lee"), ("bob@example.org", "")],
+        ),
         ('"Lee, \\"Ann\\"" <ann@example.com>', [("ann@example.com", 'Lee, "Ann"')]),
         ('"a,b>"@example.com, <"a b"@example.com>', [('"a,b>"@example.com', ""), ('"a b"@example.com', "")]),
         ("ann@müller.example", [("ann@xn--mller-kva.example", "")]),
