@@ -82,7 +82,11 @@ class Door:
         peer = Peer()
         async with self._body(request) as (value, hold):
             many = isinstance(value, dict) and MESSAGES in value
-            jobs = await self._read(value, many=many, size=hold.octets // COST)
+            try:
+                jobs = await self._read(value, many=many, size=hold.octets // COST)
+            except Problem as problem:
+                _note(problem, origin)
+                raise
             del value
             for number, job in enumerate(jobs):
                 job.key, job.origin, job.peer = caller.key, origin, peer
@@ -165,6 +169,7 @@ class Door:
         try:
             return await self._take(job, written)
         except Problem as problem:
+            _note(problem, job.origin)
             field = f"{job.where}{problem.field}" if problem.field != HEADER else HEADER
             return replies.refusal(
                 Problem(problem.status, problem.message, code=problem.code, field=field, headers=problem.headers)
@@ -184,18 +189,19 @@ class Door:
             raise _later("The client has gone")
         if not any(matches(pattern, order.sender) for pattern in job.key.senders):
             raise Problem(403, f"The key {job.key.name} may not send as {order.sender}", field="from")
-        if refused := self._refused_recipients(job, order):
-            return refused
         if not job.idempotency_key:
-            return await self._submit(job, order, self._web.new_queue_id(), written)
+            return await self._send(job, order, self._web.new_queue_id(), written)
         # Who sends a key comes again for the answer, so the message is taken also when it has hung up.
         job.peer = Peer()
         return await self._once.run(
             scoped(job.key.name, job.idempotency_key),
             order.digest,
-            lambda queue_id: self._submit(job, order, queue_id, written),
+            lambda queue_id: self._send(job, order, queue_id, written),
             field="idempotency_key" if order.key else HEADER,
         )
+
+    async def _send(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
+        return self._refused_recipients(job, order) or await self._submit(job, order, queue_id, written)
 
     def _refused_recipients(self, job: Job, order: Order) -> Said | None:
         """As RCPT would be: all of them are told, and nothing is sent."""
@@ -205,6 +211,7 @@ class Door:
             return None
         first = next(iter(found))
         problem = replies.problem(found[first], field=job.where + order.recipients[first])
+        _note(problem, job.origin)
         return replies.refusal(problem, replies.recipients(found, order.recipients))
 
     async def _submit(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
@@ -306,6 +313,18 @@ def _check_type(request: Request) -> None:
 def _client(request: Request) -> str:
     """Nobody in particular is the other end of a unix socket."""
     return request.client.host.removeprefix("::ffff:") if request.client and request.client.host else "unix"
+
+
+def _note(problem: Problem, origin: Origin) -> None:
+    """Of what never comes to the submission. What stood in the field is not told."""
+    log.info(
+        "message.rejected",
+        client=origin.client,
+        user=origin.user,
+        status=problem.status,
+        reason=problem.code,
+        field=problem.field,
+    )
 
 
 def _new_boundary() -> str:
