@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import structlog
 
+from bridge import metrics, tracing
 from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
-from bridge.content import Content, NoRoom, footprint
+from bridge.content import Content, NoRoom, cost, footprint
 from bridge.delivery import verdict
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.choice import Dispatchers, Plan
@@ -38,6 +39,7 @@ from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
+_SOURCES = {"LMTP": "lmtp", "HTTP": "http"}  # by the first letters of the `with` word; anything else is SMTP
 GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
 
 
@@ -138,7 +140,7 @@ class Submission:
     async def _take(
         self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
     ) -> Answer:
-        started = time.monotonic()
+        started, began = time.monotonic(), origin.began or tracing.tracer.now()
         answer = Answer(reply=LOCAL_ERROR)
         try:
             prepared = await self._prepare(queue_id, envelope, content, origin, peer)
@@ -160,6 +162,8 @@ class Submission:
         finally:
             content.abandon()
         self._log(queue_id, envelope, content.size, origin, answer, started)
+        if began:
+            _trace(queue_id, envelope, content.size, origin, answer.reply, began)
         return answer
 
     async def _prepare(
@@ -182,8 +186,9 @@ class Submission:
         self, prepare: Callable[..., Prepared | Reply], content: Content, peer: Peer
     ) -> Prepared | Reply:
         """Again from its beginning, with nothing held meanwhile, where it turns out to hold more than most."""
+        has_all_there_is = content.hold.octets < cost(content.size)
         try:
-            return await asyncio.to_thread(prepare, room=content.hold.octets)
+            return await asyncio.to_thread(prepare, room=None if has_all_there_is else content.hold.octets)
         except Costly as costly:
             needed = costly.octets
         if await content.keep(needed) and peer.gone:
@@ -204,6 +209,8 @@ class Submission:
 
     async def _queue(self, message: Message, plan: Plan) -> Answer:
         await self._spool.put(message, results=_refused(plan), lanes=plan.texts)
+        for _ in plan.refused:
+            metrics.bounced.add(metrics.NOBODY)
         self._spooled(plan.lanes.values(), failed=bool(plan.refused))
         return Answer(reply=queued(message.queue_id))
 
@@ -343,11 +350,19 @@ class Submission:
             keeps = any(result.keep_body for result in results.values())
             await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
+    def _count(self, protocol: str, reply: Reply) -> None:
+        source = _SOURCES.get(protocol[:4], "smtp")
+        if reply.code == 250:
+            self.accepted += 1
+            metrics.received.add(source)
+        else:
+            metrics.rejected.add(source, reply.code)
+
     def _log(
         self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
     ) -> None:
         reply = answer.reply
-        self.accepted += reply.code == 250
+        self._count(origin.protocol, reply)
         log.info(
             _event(reply, queue_id),
             queue_id=queue_id,
@@ -384,6 +399,22 @@ def _decided(results: Mapping[str, Result]) -> dict[str, Result]:
 def _bound(results: Mapping[str, Result]) -> list[Lane]:
     names = {result.provider for result in results.values() if result.unknown}
     return [Lane(names=(name,), bound=True) for name in names]
+
+
+def _trace(queue_id: str, envelope: Envelope, size: int, origin: Origin, reply: Reply, began: int) -> None:
+    tracing.tracer.ended(
+        "http.submission" if origin.protocol == "HTTP" else "smtp.transaction",
+        queue_id,
+        began,
+        first=True,
+        failure="" if reply.code == 250 else f"{reply.code} {reply.enhanced}",  # its text may quote an address
+        outcome=_event(reply, queue_id).removeprefix("message."),
+        protocol=origin.protocol,
+        listener=origin.listener,
+        recipients=len(envelope.recipients),
+        size=size,
+        code=reply.code,
+    )
 
 
 def _event(reply: Reply, queue_id: str) -> str:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.web import docs, health, messages, send
+from bridge.web import docs, health, messages, metrics, send
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 
@@ -35,12 +35,14 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [*health.routes(web), *send.routes(web), *messages.routes(web), *docs.routes(web)]
+    parts = (health, metrics, send, messages, docs)
+    routes = [route for part in parts for route in part.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},
     )
     app.add_middleware(Bounds)
+    app.add_middleware(metrics.Counted, routes=routes)
     return app
 
 
