@@ -5,6 +5,7 @@ for alerts, notes where it stands.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.alerts import Alerts, Facts
 from bridge.delivery.choice import Dispatchers
+from bridge.delivery.events import Events
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.runner import Runner
 from bridge.delivery.standing import Standing
@@ -23,6 +25,8 @@ log: Any = structlog.get_logger()
 STANDING_EVERY_S = 2.0
 ALERTS_EVERY_S = 10.0
 HOUSE_EVERY_S = 60.0
+SUMMARIZE_EVERY_S = 1.0
+SUMMARIZE_TIMES = 4
 RENEW_EVERY_S = 60.0
 PRUNE_BATCH = 500
 EXPIRE_BATCH = 500
@@ -39,6 +43,7 @@ class Housekeeping:
         dispatchers: Dispatchers,
         alerts: Alerts,
         standing: Standing,
+        events: Events,
         clock: Clock,
         dedupe_window: float,
         renew: Callable[[], Awaitable[None]],
@@ -50,18 +55,20 @@ class Housekeeping:
         self._dispatchers = dispatchers
         self._alerts = alerts
         self._standing = standing
+        self._events = events
         self._clock = clock
         self.dedupe_window = dedupe_window
         self._renew = renew
 
     async def run(self) -> None:
         never = asyncio.Event()
-        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0}
+        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0, self.summarize: 0.0}
         every = {
             self.house: HOUSE_EVERY_S,
             self.renew: RENEW_EVERY_S,
             self.look: ALERTS_EVERY_S,
             self.stand: STANDING_EVERY_S,
+            self.summarize: SUMMARIZE_EVERY_S,
         }
         while True:
             for work, at in due.items():
@@ -87,10 +94,21 @@ class Housekeeping:
                 self._recorder.tell(queue_id, results)
         while await self._spool.prune(now=now, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
+        await self._events.rejoin()
+        while await self._spool.prune_events(now=now, limit=PRUNE_BATCH) == PRUNE_BATCH:
+            pass
         while await self._spool.forget(seen_before=now - self.dedupe_window, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
         while await self._spool.forget_requests(before=now - REQUESTS_S, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
+
+        await self._spool.save_numbers(now=now)
+
+    async def summarize(self) -> None:
+        """For searches; what came with an upgrade is done bit by bit. Queue ids are by this machine's clock."""
+        for _ in range(SUMMARIZE_TIMES):
+            if not await self._spool.summarize(now=time.time()):
+                break
 
     async def renew(self) -> None:
         await self._renew()

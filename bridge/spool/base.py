@@ -7,11 +7,11 @@ it is made; a recipient whose lease ran out, or whose owner died, with no result
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from bridge.model import Fault, Message, RecipientStatus, Wish
+from bridge.model import Event, Fault, Message, RecipientStatus, Wish
 from bridge.reply import Reply
 
 
@@ -119,7 +119,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A POST to a web address, still to be made. `target`: bounce or alert; `body` is JSON."""
+    """A POST to a web address, still to be made. `target`: bounce, alert or events; `body` is JSON."""
 
     id: str
     target: str
@@ -138,6 +138,29 @@ class Asked:
     queue_id: str
     status: int = 0
     answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedEvent:
+    """What a provider told, and what follows: `reply` bounces the recipient (None: it does not), `suppression` is the reason
+    why the address is not mailed again ("": it is)."""
+
+    event: Event
+    reply: Reply | None = None
+    suppression: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What came of an event. `known`: it had come before. `queue_id` and `address`: whom it is about, "" for nobody we know;
+    `status`: what the recipient is now, "" when the event changed nothing."""
+
+    event: Event
+    known: bool = False
+    queue_id: str = ""
+    address: str = ""
+    status: str = ""
+    suppressed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +290,30 @@ class Spool(Protocol):
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         """None: it is done with."""
 
+    # what providers tell
+
+    async def expect_events(self, wanted: bool) -> None:
+        """Messages can be found by what their provider calls them, which costs each that is sent something: without it
+        `take_events` and `rejoin_events` raise SpoolError. It lasts over a restart."""
+
+    async def take_events(
+        self,
+        provider: str,
+        events: Sequence[NotedEvent],
+        *,
+        now: float,
+        posts: Callable[[Sequence[Heard]], Sequence[Post]] = lambda heard: (),
+    ) -> Sequence[Heard]:
+        """Keep them and do what follows, in one transaction with the posts made of those that are new. Raises SpoolFull."""
+
+    async def rejoin_events(
+        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+    ) -> Sequence[Heard]:
+        """Those of no message, from `since` on, once more: the answer to a call may come later than its event."""
+
+    async def prune_events(self, *, now: float, limit: int = 500) -> int:
+        """Forget up to `limit` of them that are older than the history; how many."""
+
     # what is remembered
 
     async def remember(
@@ -303,6 +350,12 @@ class Spool(Protocol):
     async def prune(self, *, now: float, limit: int = 500) -> int:
         """Delete up to `limit` messages past `history` or `failed`; returns how many."""
 
+    async def summarize(self, *, now: float) -> bool:
+        """Make a search of what came some time before `now` quick, a little of it; True when there is more to do."""
+
+    async def save_numbers(self, *, now: float) -> None:
+        """Keep the counts of the last day over a restart."""
+
     async def stats(self) -> Stats: ...
 
     async def queue_depth(self) -> Depth:
@@ -328,12 +381,75 @@ ListStatus = Literal[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which messages: all of what is given. Without case; a message passes when one of its recipients is all of what is said
+    of recipients.
+
+    `text`: words, each of which begins a word of the sender, a recipient or the subject, or is its queue id, Message-ID or
+    the provider's id. `address`: the same in sender and recipients; `ann@example.com` whole or its beginning,
+    `@example.com` a domain. `subject`: words that begin words of it. `id`: one of the three ids, whole.
+    `status`: a ListStatus. `since`, `until`: seconds since the epoch; when it came, as its queue id has it.
+    """
+
+    text: str = ""
+    address: str = ""
+    subject: str = ""
+    id: str = ""
+    status: str = ""
+    provider: str = ""
+    since: float = 0.0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages, newest first. `more`: there may be further ones, from `before` on: the page was full, or the time was up."""
+
+    rows: Sequence[Mapping[str, Any]]
+    more: bool
+    before: str
+
+
+Action = Literal["retry", "hold", "release", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an action would do. Numbers of recipients: `before`: all, by status; `changed`: those it would change, by status;
+    `left`: those it would not, by the reason. `unknown`: queue ids that are not there (any more)."""
+
+    messages: int
+    before: Mapping[str, int]
+    changed: Mapping[str, int]
+    left: Mapping[str, int]
+    unknown: int
+
+
 class Operator(Protocol):
+    async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
+        """Newest first, those before and after these queue ids. Never takes long: see Page."""
+        ...
+
+    async def forecast(
+        self, action: Action, queue_ids: Sequence[str], *, now: float, provider: str = "", force: bool = False
+    ) -> Forecast: ...
+    async def reroute(
+        self, queue_ids: Sequence[str], *, provider: str, lane: str, force: bool = False, now: float
+    ) -> int: ...
+    async def numbers(self, *, now: float) -> Mapping[str, Any]: ...
+    async def depth(self) -> Mapping[str, int]: ...
+    async def ages(self, *, now: float, bounds: Sequence[float]) -> Sequence[int]: ...
+    async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]: ...
+    async def unsuppress(self, address: str) -> bool: ...
     async def list_messages(
         self, *, status: str = "", limit: int = 100, before: str = ""
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
     async def body(self, queue_id: str) -> bytes | None: ...
+    async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]: ...
+    async def unjoined_events(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]: ...
+    async def count_unjoined(self) -> int: ...
     async def retry(self, queue_ids: Sequence[str], *, now: float) -> int: ...
     async def hold(self, queue_ids: Sequence[str], *, now: float) -> int: ...
     async def release(self, queue_ids: Sequence[str], *, now: float) -> int: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,22 +19,39 @@ from typing import Any
 import structlog
 
 from bridge import tracing
-from bridge.model import FAILED, UNRESOLVED, Message
+from bridge.model import FAILED, UNRESOLVED, Event, Message
 from bridge.reply import Reply
+from bridge.spool import events as event_rows
 from bridge.spool import leases, memory, requests, retention, waiting
 from bridge.spool import notices as notice_rows
-from bridge.spool.base import Asked, Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
+from bridge.spool.base import (
+    Asked,
+    Claimed,
+    Depth,
+    Due,
+    Heard,
+    Lease,
+    NotedEvent,
+    Post,
+    Result,
+    SpoolError,
+    SpoolFull,
+    Stats,
+)
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
+from bridge.spool.ids import time_of
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
 from bridge.spool.messages import Found, as_claimed, find_claimed
 from bridge.spool.operator import SqliteOperator
 from bridge.spool.ownership import Bell, Lock
 from bridge.spool.reader import Pool, Reader
 from bridge.spool.space import Space, used_bytes
+from bridge.spool.tally import KEY as TALLY
 from bridge.spool.writer import NO_ROOM, Operation, Writer
 
 BODY_LOST = Reply(451, "4.3.0", "The message body is missing or damaged in the spool")
+REFUSED = (*FAILED, "dropped")
 _ROW_BYTES = 512  # what a message takes beside its body, roughly
 NOTICE_BYTES = 8 << 20  # of messages whose senders are to be told something, read at once, or one of any size
 WAITING_PAGE = 500  # recipients in one transaction when a provider is back
@@ -49,7 +67,7 @@ class SqliteSpool(SqliteOperator):
         self,
         *,
         writer: Writer,
-        readers: tuple[Reader, Reader],
+        readers: tuple[Reader, Reader, Reader],
         bodies: Bodies,
         space: Space,
         bell: Bell,
@@ -64,7 +82,14 @@ class SqliteSpool(SqliteOperator):
         past = Operation("history", _flattened(write), durable=False, grows=True, rank=0)
         history = History(writer, past, asyncio.get_running_loop())
         super().__init__(
-            writer=writer, reader=readers[0], history=history, bodies=bodies, pool=pool, bell=bell, keep=keep
+            writer=writer,
+            reader=readers[0],
+            searcher=readers[2],
+            history=history,
+            bodies=bodies,
+            pool=pool,
+            bell=bell,
+            keep=keep,
         )
         self._loader = readers[1]
         self._space = space
@@ -74,6 +99,7 @@ class SqliteSpool(SqliteOperator):
         self._owner = owner
         self._epochs = itertools.count(generation << 32 | 1)
         self._closed = False
+        self._saved = ""  # of the numbers
         self._put = Operation("put", write, grows=True, rank=0)
         self._claim = Operation("claim", leases.Turns().claim, rank=2)
         self._renew = Operation("renew", leases.renew)
@@ -85,6 +111,10 @@ class SqliteSpool(SqliteOperator):
         self._expire = Operation("expire", partial(waiting.expire, retention=keep))
         self._late = Operation("note_late", notice_rows.note_late)
         self._settle = Operation("settle_notices", partial(notice_rows.settle, retention=keep), grows=True)
+        self._take_events = Operation("take_events", partial(event_rows.take, retention=keep), grows=True)
+        self._index_events = Operation("expect_events", event_rows.index)
+        self._rejoin = Operation("rejoin_events", partial(event_rows.rejoin, retention=keep))
+        self._prune_events = Operation("prune_events", event_rows.prune, rank=2)
         self._remember = Operation("remember", memory.remember, durable=False)
         self._remember_well = Operation("remember", memory.remember)
         self._note_seen = Operation("note_seen", memory.note_seen, durable=False)
@@ -118,12 +148,11 @@ class SqliteSpool(SqliteOperator):
         )
         await self._put_entry(entry)
         tracing.tracer.ended("spool.put", message.queue_id, began)
+        self._count(entry)
 
     async def put_history(
         self, message: Message, results: Mapping[str, Result], *, keep_body: bool = False, durable: bool = False
     ) -> None:
-        if self._keep.history_s <= 0:
-            return
         entry = Intake(
             head=head(message),
             recipients=message.envelope.recipients,
@@ -136,6 +165,9 @@ class SqliteSpool(SqliteOperator):
             source=message.source,
             queue=False,
         )
+        self._count(entry)
+        if self._keep.history_s <= 0:
+            return
         if not (durable or keep_body):
             await self._history.add(entry)
             return
@@ -145,6 +177,19 @@ class SqliteSpool(SqliteOperator):
             if durable:
                 raise
             log.warning("spool.history_lost", messages=1, error=str(error))
+
+    def _count(self, entry: Intake) -> None:
+        queue_id, results = entry.head[0], entry.results
+        if entry.queue or any(result.status not in REFUSED for result in results.values()):
+            self._tally.accepted(entry.now)
+        self._count_results(queue_id, results, entry.now)
+
+    def _count_results(self, queue_id: str, results: Mapping[str, Result], now: float) -> None:
+        if results:
+            came = time_of(queue_id)
+            took_s = None if came is None else time.time() - came
+            for address, result in results.items():
+                self._tally.result(queue_id, address, result, at=now, took_s=took_s)
 
     async def _put_entry(self, entry: Intake) -> None:
         raw = entry.raw or b""
@@ -245,6 +290,7 @@ class SqliteSpool(SqliteOperator):
         recorded = await self._writer.submit(self._record, leases.Record(queue_id, lease, results, now))
         self._discard(recorded.files)
         tracing.tracer.ended("spool.record", queue_id, began, recipients=len(recorded.written))
+        self._count_results(queue_id, {a: r for a, r in results.items() if a in recorded.written}, now)
         return recorded.written
 
     async def give_back(
@@ -292,6 +338,8 @@ class SqliteSpool(SqliteOperator):
             return {}
         expired: waiting.Expired = await self._writer.submit(self._expire, waiting.Expire(over, now))
         self._discard(expired.files)
+        for queue_id, results in expired.results.items():
+            self._count_results(queue_id, results, now)
         return expired.results
 
     # What senders and the operator are to be told
@@ -331,6 +379,38 @@ class SqliteSpool(SqliteOperator):
 
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         await self._writer.submit(self._settle_post, memory.PostDone(post.id, next_attempt_at))
+
+    # What providers tell
+
+    async def expect_events(self, wanted: bool) -> None:
+        await self._writer.submit(self._index_events, wanted)
+
+    async def take_events(
+        self,
+        provider: str,
+        events: Sequence[NotedEvent],
+        *,
+        now: float,
+        posts: event_rows.MakePosts = lambda heard: (),
+    ) -> Sequence[Heard]:
+        await self._history.settle()  # what was sent a moment ago can be told of already
+        size = sum(len(noted.event.raw) + _ROW_BYTES for noted in events)
+        return await self._heard(self._take_events, event_rows.Take(provider, events, now, posts), size)
+
+    async def rejoin_events(
+        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+    ) -> Sequence[Heard]:
+        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note))
+
+    async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:
+        taken: event_rows.Taken = await self._writer.submit(operation, arg, size)
+        self._discard(taken.files)
+        return taken.heard
+
+    async def prune_events(self, *, now: float, limit: int = 500) -> int:
+        before = now - max(self._keep.history_s, event_rows.KEPT_S)
+        pruned: int = await self._writer.submit(self._prune_events, event_rows.PruneEvents(before, limit))
+        return pruned
 
     # What is remembered
 
@@ -375,10 +455,21 @@ class SqliteSpool(SqliteOperator):
                 break
         return deleted
 
+    async def save_numbers(self, *, now: float) -> None:
+        if (text := self._tally.text()) != self._saved:
+            await self.remember({TALLY: text}, now=now)
+            self._saved = text
+
+    async def restore_numbers(self) -> None:
+        with suppress(SpoolError):
+            if text := (await self.recall(TALLY)).get(TALLY):
+                self._tally.restore(text)
+        self._saved = self._tally.text()
+
     async def stats(self) -> Stats:
         """Of what was sent there is no count here: metrics count it, and the rows go with the history."""
         await self._history.settle()
-        return await self._reader.run(_stats)
+        return await self._searcher.run(_stats)
 
     async def queue_depth(self) -> Depth:
         return await self._reader.run(waiting.depth)
@@ -432,8 +523,11 @@ class SqliteSpool(SqliteOperator):
             return
         self._closed = True
         await self._history.settle()
+        if self._lock is not None:
+            with suppress(SpoolError, SpoolFull):
+                await self.save_numbers(now=time.time())
         self._bell.close()
-        for reader in (self._reader, self._loader):
+        for reader in (self._reader, self._loader, self._searcher):
             await asyncio.to_thread(reader.close)
         await self._writer.close()
         await asyncio.to_thread(self._pool.close)
