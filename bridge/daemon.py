@@ -188,6 +188,8 @@ class Daemon:
             suppressions=self.suppressions,
             submit=self.submission.submit,
             begin=self.contents.begin,
+            hold=self.budget.hold,
+            new_queue_id=new_queue_id,
             check_recipient=lambda *args: self.submission.check_recipient(*args),
             operator_was_here=self._operator_was_here,
             listeners=self.listeners,
@@ -243,6 +245,8 @@ class Daemon:
         for session in tuple(self.connections.sessions):
             session.abort()
         self.submission.abandon()
+        if self.http:  # while its answers can still be written: `_end_tasks` would cut it off
+            await self.http.close()
         await self.standing.keep(self.alerts.active)
         await self._close.aclose()
         log.info("daemon.stopped")

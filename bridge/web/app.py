@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.web import api, health, metrics, webhooks
+from bridge.web import api, docs, health, messages, metrics, send, webhooks
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 from bridge.web.pages import app as pages
@@ -36,7 +36,7 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    parts = (health, metrics, api, webhooks, pages)
+    parts = (health, metrics, send, messages, docs, api, webhooks, pages)
     routes = [route for part in parts for route in part.routes(web)]
     app = Starlette(
         routes=routes,
