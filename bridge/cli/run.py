@@ -53,8 +53,8 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
     if settings.implicit_capture:
         log.warning(
             "daemon.capture",
-            text="no settings found: mail is accepted and kept to be looked at, and NOTHING IS SENT; "
-            "give a settings file or SMTP_BRIDGE_ variables to send",
+            text=f"no settings found: mail is accepted and kept to be looked at (http://{settings.http.address}/), "
+            "and NOTHING IS SENT; give a settings file or SMTP_BRIDGE_ variables to send",
         )
     give_large_blocks_back()
     raise_descriptors(settings)

@@ -33,6 +33,9 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+INBOX = "127.0.0.1:8025"  # where mail is looked at when there are no settings at all
+
+
 def load_settings(
     config_path: str | None = None, environ: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Settings:
@@ -46,7 +49,7 @@ def load_settings(
     given = variables(environ)
     if file is None and not given:
         facts = Facts(state_directory(environ), "", implicit_capture=True)
-        return Settings.read({"provider": [{"kind": "capture"}]}, facts)
+        return Settings.read({"provider": [{"kind": "capture"}], "http": {"address": INBOX}}, facts)
     return _Loading(file, given, environ, cwd).settings()
 
 

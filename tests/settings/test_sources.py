@@ -51,6 +51,7 @@ def test_no_settings_at_all_capture_and_say_so(folder: Folder) -> None:
 
     assert settings.implicit_capture
     assert [provider.kind for provider in settings.provider] == ["capture"]
+    assert str(settings.http.address) == "127.0.0.1:8025"
     assert settings.source == ""
     assert not folder.load(PROVIDER__KIND="capture").implicit_capture
 
