@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from bridge import __version__
+from bridge import __version__, metrics
 from bridge.budget import MemoryBudget
 from bridge.clock import Clock, SystemClock
 from bridge.config.load import SettingsError
@@ -48,7 +48,7 @@ from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 from bridge.submission import Submission
-from bridge.wiring import ProviderError, build_providers, delivery
+from bridge.wiring import ProviderError, build_providers, delivery, telemetry
 from bridge.wiring import smtp as smtp_wiring
 from bridge.wiring.reload import reload
 
@@ -129,6 +129,8 @@ class Daemon:
     async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         """Every part brings what closes it; they are closed in reverse order."""
         settings = self.settings
+        if end_traces := telemetry.start(os.environ):
+            opened.push_async_callback(end_traces)
         self.providers = build_providers(settings)
         opened.push_async_callback(self._close_providers)
         self.auth = Authenticator(smtp_wiring.users(settings), cache_s=settings.smtp.auth_cache)
@@ -182,6 +184,8 @@ class Daemon:
             begin=self.contents.begin,
             check_recipient=lambda *args: self.submission.check_recipient(*args),
             operator_was_here=self._operator_was_here,
+            listeners=self.listeners,
+            budget=self.budget,
             loopback=web.loopback(self.settings),
         )
         await http.start(make_app(self.web))
@@ -270,9 +274,11 @@ class Daemon:
                 rates=rates,
                 admit=self.connections.admit,
                 leave=self.connections.leave,
+                label=listener.name or str(listener.address),
             )
             if files := smtp_wiring.tls_files(settings, index):
                 self.contexts.add(service, files)
+            metrics.show_listener(service.label)
             bound = Listener(str(listener.address), service)
             self.listeners.append(bound)
             self.services.append(service)

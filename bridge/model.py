@@ -131,6 +131,7 @@ class Origin:
     user: str = ""
     listener: str = ""  # its name in the settings
     protocol: str = "ESMTP"  # the `with` word of Received: SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP, HTTP
+    began: int = 0  # when its transaction did, in nanoseconds since the epoch; 0: nobody wants to know
     tls: str = ""  # "TLSv1.3 with cipher ... (256/256 bits)"
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import structlog
 
+from bridge import metrics, tracing
 from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
 from bridge.content import Content, NoRoom, footprint
@@ -38,6 +39,7 @@ from bridge.spool.base import Lease, Result, Spool, SpoolError, SpoolFull
 log: Any = structlog.get_logger()
 
 OFF_LOOP_SIZE = 64 * 1024  # octets from which a message is parsed in a thread, so that the loop is not held up
+_SOURCES = {"LMTP": "lmtp", "HTTP": "http"}  # by the first letters of the `with` word; anything else is SMTP
 GONE = Reply(451, "4.4.2", "Connection lost before the message was safe")
 
 
@@ -128,7 +130,7 @@ class Submission:
     async def _take(
         self, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
     ) -> Answer:
-        started = time.monotonic()
+        started, began = time.monotonic(), origin.began or tracing.tracer.now()
         queue_id = self._new_queue_id()
         answer = Answer(reply=LOCAL_ERROR)
         try:
@@ -151,6 +153,8 @@ class Submission:
         finally:
             content.abandon()
         self._log(queue_id, envelope, content.size, origin, answer, started)
+        if began:
+            _trace(queue_id, envelope, content.size, origin, answer.reply, began)
         return answer
 
     async def _prepare(
@@ -195,6 +199,8 @@ class Submission:
 
     async def _queue(self, message: Message, plan: Plan) -> Answer:
         await self._spool.put(message, results=_refused(plan), lanes=plan.texts)
+        for _ in plan.refused:
+            metrics.bounced.add(metrics.NOBODY)
         self._spooled(plan.lanes.values(), failed=bool(plan.refused))
         return Answer(reply=queued(message.queue_id))
 
@@ -334,11 +340,19 @@ class Submission:
             keeps = any(result.keep_body for result in results.values())
             await self._spool.put_history(_only_to(message, results), results, keep_body=keeps, durable=keeps)
 
+    def _count(self, protocol: str, reply: Reply) -> None:
+        source = _SOURCES.get(protocol[:4], "smtp")
+        if reply.code == 250:
+            self.accepted += 1
+            metrics.received.add(source)
+        else:
+            metrics.rejected.add(source, reply.code)
+
     def _log(
         self, queue_id: str, envelope: Envelope, size: int, origin: Origin, answer: Answer, started: float
     ) -> None:
         reply = answer.reply
-        self.accepted += reply.code == 250
+        self._count(origin.protocol, reply)
         log.info(
             _event(reply, queue_id),
             queue_id=queue_id,
@@ -375,6 +389,22 @@ def _decided(results: Mapping[str, Result]) -> dict[str, Result]:
 def _bound(results: Mapping[str, Result]) -> list[Lane]:
     names = {result.provider for result in results.values() if result.unknown}
     return [Lane(names=(name,), bound=True) for name in names]
+
+
+def _trace(queue_id: str, envelope: Envelope, size: int, origin: Origin, reply: Reply, began: int) -> None:
+    tracing.tracer.ended(
+        "http.submission" if origin.protocol == "HTTP" else "smtp.transaction",
+        queue_id,
+        began,
+        first=True,
+        failure="" if reply.code == 250 else f"{reply.code} {reply.enhanced}",  # its text may quote an address
+        outcome=_event(reply, queue_id).removeprefix("message."),
+        protocol=origin.protocol,
+        listener=origin.listener,
+        recipients=len(envelope.recipients),
+        size=size,
+        code=reply.code,
+    )
 
 
 def _event(reply: Reply, queue_id: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from bridge import metrics, tracing
 from bridge.clock import Clock, SystemClock
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.batch import Batches, Made
@@ -116,15 +118,18 @@ class Dispatcher:
         """
         probe = self.breaker.begin_probe() if self.breaker.may_probe(self._clock.now()) else 0
         attempt = Attempt(self.provider, message, email, groups, number=number, waited=waited, alone=alone, probe=probe)
+        began = tracing.tracer.now()
         attempt.task = asyncio.create_task(self._run(attempt))
         self._tasks.add(attempt.task)
-        attempt.task.add_done_callback(lambda task: self._ended(attempt))
+        attempt.task.add_done_callback(lambda task: self._ended(attempt, began))
         return attempt
 
-    def _ended(self, attempt: Attempt) -> None:
+    def _ended(self, attempt: Attempt, began: int) -> None:
         # Here and not in the task: one that is cancelled before its first step must give its probe back too.
         self._tasks.discard(attempt.task)
         self.breaker.end_probe(attempt.probe, self._clock.now())
+        if began and attempt.begun:
+            _trace(attempt, began)
 
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts; False when some were still running and have been cancelled."""
@@ -179,6 +184,7 @@ class Dispatcher:
         if made is None:
             attempt.outcomes.update(dict.fromkeys(call.addressing.recipients, NO_SLOT))
             return
+        metrics.attempt_seconds.observe(made.duration_ms / 1000, self.provider.name)
         facts = {"batch": made.batch} if made.batch > 1 else {}
         outcomes = {
             recipient: made.outcomes.get(recipient) or replace(NO_OUTCOME, keyless=made.batch > 1)
@@ -250,14 +256,17 @@ class Dispatcher:
             self._changed(change, lesson, waited_s)
 
     def _count(self, recipient: str, outcome: Outcome) -> None:
+        metrics.attempts.add(self.provider.name, outcome.status)
         if outcome.status == "sent":
             self.sent += 1
+            metrics.sent.add(self.provider.name)
         elif outcome.status == "bounced":
             self.bounced += 1
             if outcome.fault is Fault.RECIPIENT:
                 self.on_refused(self, recipient, outcome)
         else:
             self.deferred += 1
+            metrics.deferred.add(self.provider.name)
 
     def _changed(self, change: Change, outcome: Outcome, waited_s: float) -> None:
         name, breaker = self.provider.name, self.breaker
@@ -270,6 +279,28 @@ class Dispatcher:
             retry_in_s = round(breaker.until - breaker.since, 1)
             log.warning("provider.breaker_opened", provider=name, detail=breaker.reason, retry_in_s=retry_in_s)
         self.on_change(self, change)
+
+
+def _trace(attempt: Attempt, began: int) -> None:
+    """One attempt is one span, whatever calls it made; waiting for a slot is part of it."""
+    found = [attempt.outcomes.get(recipient, NO_OUTCOME) for recipient in attempt.recipients]
+    counts = Counter[str](outcome.status for outcome in found)
+    gravest = min(found, key=_gravity)
+    tracing.tracer.ended(
+        "attempt",
+        attempt.message.queue_id,
+        began,
+        outward=True,
+        failure="" if set(counts) == {"sent"} else f"{gravest.reply.code} {gravest.reply.enhanced}",
+        provider=attempt.provider.name,
+        kind=attempt.provider.kind,
+        attempt=attempt.number,
+        recipients=len(found),
+        outcome=next(iter(counts)) if len(counts) == 1 else "mixed",
+        code=gravest.reply.code,
+        enhanced=gravest.reply.enhanced,
+        **dict[str, Any](counts),
+    )
 
 
 def _gravity(outcome: Outcome) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from bridge import metrics
 from bridge.clock import Clock
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.breaker import goes_on
@@ -21,6 +22,7 @@ from bridge.spool.base import Claimed, Lease, Result, Spool, SpoolError, SpoolFu
 log: Any = structlog.get_logger()
 
 LEASE_MARGIN_S = 60.0
+_FINAL = {"bounced": metrics.bounced, "expired": metrics.expired, "held": metrics.held}
 Onward = Callable[[Lane, str, float], Lane | None]
 
 
@@ -160,7 +162,8 @@ class Recorder:
             self.failed()
         for address, result in results.items():
             reply = result.reply
-            if result.status in ("bounced", "expired", "held"):
+            if counter := _FINAL.get(result.status):
+                counter.add(result.provider or metrics.NOBODY)
                 log.error(
                     f"message.{result.status}",
                     queue_id=queue_id,

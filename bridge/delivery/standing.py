@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 import structlog
 
-from bridge import metrics
 from bridge.clock import Clock
 from bridge.delivery.alerts import Alert
 from bridge.delivery.choice import Dispatchers
@@ -91,7 +90,6 @@ class Standing:
 
 def _of(one: Dispatcher) -> dict[str, Any]:
     breaker, limiter = one.breaker, one.limiter
-    metrics.breaker_open.set(0 if breaker.closed else 1, one.provider.name)
     return {
         "name": one.provider.name,
         "kind": one.provider.kind,

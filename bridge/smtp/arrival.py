@@ -41,13 +41,18 @@ class Arrivals:
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_client: Counter[str] = Counter()
         self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def start(self) -> None:
         self._pause = None
         self._loop.add_reader(self._socket, self._accept)
 
+    def is_serving(self) -> bool:
+        return not self._closed and self._pause is None
+
     def close(self) -> None:
         """Whoever is still on the way is gone; sessions go on."""
+        self._closed = True
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import structlog
 
+from bridge import metrics
 from bridge.budget import Hold
 from bridge.content import Content
 from bridge.model import Answer, Peer
@@ -65,6 +66,7 @@ class Service:
     rates: Rates | None = None
     now: Callable[[], float] = time.time
     stopping: bool = False
+    label: str = ""  # of this listener, in the metrics
 
 
 class Conversation(Wire):
@@ -111,9 +113,12 @@ class Conversation(Wire):
     async def serve(self) -> None:
         if refusal := self.service.admit(self):
             self.uncounted = True
+            metrics.connections_refused.add(self.service.label)
             await self.send(refusal)
             return
         self._admitted = True
+        metrics.connections.add(self.service.label)
+        metrics.connections_open.add(1, self.service.label)
         log.debug("connection.opened", client=self.client)
         try:
             if self.tls:
@@ -145,6 +150,7 @@ class Conversation(Wire):
         """It counts until then, whatever was said: what it still has is a descriptor."""
         if self._admitted:
             self._admitted = False
+            metrics.connections_open.add(-1, self.service.label)
             self.service.leave(self)
 
     def count_unread(self, octets: int) -> None:

@@ -63,6 +63,11 @@ class Listener:
         assert self._bound
         return self._bound.port
 
+    @property
+    def up(self) -> bool:
+        """Whether it takes connections now."""
+        return bool(self._servers) and all(server.is_serving() for server in self._servers)
+
     async def start(self) -> None:
         assert self._bound
         loop = asyncio.get_running_loop()

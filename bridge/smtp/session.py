@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge import metrics, tracing
 from bridge.budget import Exhausted, Hold
 from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
@@ -55,6 +56,7 @@ class Session(Conversation):
 
     def _reset(self) -> None:
         self._mail: MailCommand | None = None
+        self._began = 0
         self._put_off = False  # the last MAIL was refused for now
         self._recipients: list[RcptCommand] = []
         self._refused_recipients = False
@@ -264,6 +266,7 @@ class Session(Conversation):
             await self._refuse(closed, reverse_path=mail.reverse_path)
         else:
             self._mail = mail
+            self._began = tracing.tracer.now()
             await self.send(replies.SENDER_OK)
 
     def _take_turn(self) -> Reply | None:
@@ -433,6 +436,7 @@ class Session(Conversation):
         recipients, refusal = self._recipients, receiver.refusal
         if refusal:
             await self._answer_all(recipients, Answer(reply=refusal))
+            metrics.rejected.add(self.service.policy.protocol, refusal.code)
             log.info(
                 "message.rejected",
                 client=self.client,
@@ -487,6 +491,7 @@ class Session(Conversation):
             listener=self.service.policy.name,
             protocol=self._protocol_word(),
             tls=self.tls_description(),
+            began=self._began,
         )
 
     def _protocol_word(self) -> str:

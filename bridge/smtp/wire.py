@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 from aiosmtpd.smtp import SMTP
 from aiosmtpd.smtp import Session as AiosmtpdSession
 
+from bridge import metrics
 from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.policy import client_of
@@ -184,6 +185,7 @@ class Wire(SMTP):
         if self._paused:  # type: ignore[attr-defined]  # it reads nothing, this neither
             self.transport.abort()
             return
+        metrics.replies.add(reply.code)
         self._writer.write(reply.encode())
         self._close()
 
@@ -350,10 +352,12 @@ class Wire(SMTP):
     # --- writing
 
     async def send(self, reply: Reply) -> None:
+        metrics.replies.add(reply.code)
         await self._write(reply.encode())
 
     async def send_lines(self, code: int, lines: Iterable[str]) -> None:
         """A multi-line reply: `250-first`, ..., `250 last` (RFC 5321 4.2.1)."""
+        metrics.replies.add(code)
         texts = list(lines)
         marks = ["-"] * (len(texts) - 1) + [" "]
         await self._write(

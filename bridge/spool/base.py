@@ -137,6 +137,15 @@ class Stats:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """By status (queued, deferred, held): how many recipients, counted up to a limit, and when the oldest one's message came."""
+
+    recipients: Mapping[str, int]
+    oldest: Mapping[str, float]
+    bytes: int
+
+
 class Spool(Protocol):
     """All methods are coroutines; none blocks the loop. Writes return after their commit (fsync) unless said otherwise."""
 
@@ -274,6 +283,10 @@ class Spool(Protocol):
         """Delete up to `limit` messages past `history` or `failed`; returns how many."""
 
     async def stats(self) -> Stats: ...
+
+    async def queue_depth(self) -> Depth:
+        """For who looks every few seconds: at a bounded cost."""
+        ...
 
     async def oldest_waiting(self) -> float | None:
         """When the message came that waits longest, those on hold not counted; None when none waits."""

@@ -17,11 +17,12 @@ from typing import Any
 
 import structlog
 
+from bridge import tracing
 from bridge.model import FAILED, UNRESOLVED, Message
 from bridge.reply import Reply
 from bridge.spool import leases, memory, retention, waiting
 from bridge.spool import notices as notice_rows
-from bridge.spool.base import Claimed, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
+from bridge.spool.base import Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
@@ -103,6 +104,7 @@ class SqliteSpool(SqliteOperator):
         provider: str = "",
         lanes: Mapping[str, str] | None = None,
     ) -> None:
+        began = tracing.tracer.now()
         entry = replace(
             _entry(message, lanes or {}),
             results=results or {},
@@ -112,6 +114,7 @@ class SqliteSpool(SqliteOperator):
             keep_body=any(result.keep_body for result in (results or {}).values()),
         )
         await self._put_entry(entry)
+        tracing.tracer.ended("spool.put", message.queue_id, began)
 
     async def put_history(
         self, message: Message, results: Mapping[str, Result], *, keep_body: bool = False, durable: bool = False
@@ -186,6 +189,7 @@ class SqliteSpool(SqliteOperator):
         sorting: bool = False,
         octets: int | None = None,
     ) -> Sequence[Claimed]:
+        began = tracing.tracer.now()
         lease = Lease(owner=owner, epoch=next(self._epochs), until=now + lease_s)
         among = None if lanes is None else tuple(lanes)
         if not await self._writer.submit(self._claim, leases.Claim(lease, now, limit, among, provider, sorting)):
@@ -202,6 +206,7 @@ class SqliteSpool(SqliteOperator):
                 await self.give_back(one.row["queue_id"], lease, now=now, sorting=sorting)
             elif claimed := await self._load(one, now, sorting):
                 loaded.append(claimed)
+                tracing.tracer.ended("spool.claim", claimed.message.queue_id, began, provider=provider)
                 octets = None if octets is None else octets - one.row["size"]
         return tuple(loaded)
 
@@ -232,9 +237,11 @@ class SqliteSpool(SqliteOperator):
         return renewed
 
     async def record(self, queue_id: str, lease: Lease, results: Mapping[str, Result], *, now: float) -> frozenset[str]:
+        began = tracing.tracer.now()
         recorded: leases.Recorded
         recorded = await self._writer.submit(self._record, leases.Record(queue_id, lease, results, now))
         self._discard(recorded.files)
+        tracing.tracer.ended("spool.record", queue_id, began, recipients=len(recorded.written))
         return recorded.written
 
     async def give_back(
@@ -358,6 +365,9 @@ class SqliteSpool(SqliteOperator):
         """Of what was sent there is no count here: metrics count it, and the rows go with the history."""
         await self._history.settle()
         return await self._reader.run(_stats)
+
+    async def queue_depth(self) -> Depth:
+        return await self._reader.run(waiting.depth)
 
     async def oldest_waiting(self) -> float | None:
         return await self._reader.run(waiting.oldest)

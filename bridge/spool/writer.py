@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from bridge import metrics
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.errors import as_spool_error, no_room, read_only, shared
 from bridge.spool.space import Space
@@ -203,6 +204,7 @@ class Writer:
         self._drop_connection()
 
     def _count(self, jobs: int, durable: bool) -> None:
+        metrics.commit_batch.observe(jobs)
         if durable:
             self.commits += 1
         else:

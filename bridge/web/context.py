@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from bridge.budget import MemoryBudget
 from bridge.clock import Clock
 from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
@@ -17,6 +19,15 @@ from bridge.web.keys import Keys
 from bridge.web.visits import Visits
 
 Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
+
+
+class Listening(Protocol):
+    """A listener of mail."""
+
+    address: str
+
+    @property
+    def up(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +57,8 @@ class Web:
     begin: Callable[[], Awaitable[Content]]
     check_recipient: Callable[[str, str, str, str], Reply | None]
     operator_was_here: Callable[[], None]
+    listeners: Sequence[Listening] = ()
+    budget: MemoryBudget | None = None
     loopback: bool = True
     stopping: bool = False
     visits: Visits = field(default_factory=Visits)

@@ -18,7 +18,12 @@ def routes(web: Web) -> list[BaseRoute]:
         return Json({"status": "ok"})
 
     async def readyz(request: Request) -> Response:
-        checks = {"daemon": _daemon(web), "spool": await _spool(web), "providers": _providers(web)}
+        checks = {
+            "daemon": _daemon(web),
+            "listeners": _listeners(web),
+            "spool": await _spool(web),
+            "providers": _providers(web),
+        }
         ready = all(ok for ok, _ in checks.values())
         shown = {name: {"ok": ok, "reason": reason} for name, (ok, reason) in checks.items()}
         return Json({"ready": ready, "checks": shown}, status_code=200 if ready else 503)
@@ -30,6 +35,11 @@ def _daemon(web: Web) -> Check:
     return (False, "it is stopping") if web.stopping else (True, "")
 
 
+def _listeners(web: Web) -> Check:
+    down = [listener.address for listener in web.listeners if not listener.up]
+    return not down, f"not listening on {', '.join(down)}" if down else ""
+
+
 async def _spool(web: Web) -> Check:
     try:
         writable = await web.spool.writable()
@@ -39,6 +49,7 @@ async def _spool(web: Web) -> Check:
 
 
 def _providers(web: Web) -> Check:
-    now = web.clock.now()
-    ready = any(one.available(now) for one in web.dispatchers.all)
-    return ready, "" if ready else "every provider is left alone for now"
+    """One whose breaker is open for a while is no reason: mail waits in the queue for it."""
+    blocked = [one.provider.name for one in web.dispatchers.all if one.breaker.blocked]
+    ready = len(blocked) < len(web.dispatchers.all)
+    return ready, "" if ready else f"every provider refuses the account: {', '.join(blocked)}"

@@ -494,6 +494,19 @@ class RetentionContract:
         assert stats.oldest == NOW - 50
         assert stats.bytes >= 50_000
 
+    async def test_the_depth_of_the_queue_and_who_waits_longest_by_status(self, spool: SqliteSpool) -> None:
+        empty = await spool.queue_depth()
+        assert (empty.recipients, empty.oldest) == ({"queued": 0, "deferred": 0, "held": 0}, {})
+        await spool.put(message(ANN, BOB, at=NOW - 50), results={BOB: SENT})
+        await spool.put(message(ANN, BOB, at=NOW - 40), results={ANN: deferred(NOW), BOB: HELD})
+        await spool.put(message(at=NOW - 90), results={ANN: BOUNCED})
+        await spool.put(message(raw=b"x" * 50_000))
+
+        found = await spool.queue_depth()
+        assert found.recipients == {"queued": 2, "deferred": 1, "held": 1}
+        assert found.oldest == {"queued": NOW - 50, "deferred": NOW - 40, "held": NOW - 40}
+        assert found.bytes >= 50_000
+
 
 class RestartContract:
     async def test_a_restart_finds_every_lease_interrupted(self, spool: SqliteSpool, opened: OpenSpool) -> None:

@@ -42,14 +42,15 @@ async def test_it_is_not_ready_when_the_spool_or_every_provider_is_not(start_web
 
     daemon.spool.writable = broken
     (one,) = daemon.dispatchers.all
-    one.available = lambda now: False
+    one.breaker.restore_blocked(daemon.clock.now(), "401")
     found = await client.get("/readyz")
 
     assert found.status_code == 503
     assert found.json()["checks"] == {
         "daemon": {"ok": True, "reason": ""},
+        "listeners": {"ok": True, "reason": ""},
         "spool": {"ok": False, "reason": "the disk is gone"},
-        "providers": {"ok": False, "reason": "every provider is left alone for now"},
+        "providers": {"ok": False, "reason": "every provider refuses the account: capture"},
     }
 
 
@@ -188,7 +189,7 @@ async def test_signals_stay_the_daemons(bridge_process: Any) -> None:
 async def test_without_an_address_nothing_of_it_is_loaded(tmp_path: Any) -> None:
     code = (
         "import sys, bridge.daemon, bridge.cli.run;"
-        "print(sorted(set(sys.modules) & {'uvicorn', 'starlette', 'jinja2', 'prometheus_client', 'bridge.web'}))"
+        "print(sorted(set(sys.modules) & {'uvicorn', 'starlette', 'jinja2', 'prometheus_client', 'opentelemetry', 'bridge.web'}))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
