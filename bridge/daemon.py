@@ -182,6 +182,8 @@ class Daemon:
             suppressions=self.suppressions,
             submit=self.submission.submit,
             begin=self.contents.begin,
+            hold=self.budget.hold,
+            new_queue_id=new_queue_id,
             check_recipient=lambda *args: self.submission.check_recipient(*args),
             operator_was_here=self._operator_was_here,
             listeners=self.listeners,

@@ -26,6 +26,7 @@ HOUSE_EVERY_S = 60.0
 RENEW_EVERY_S = 60.0
 PRUNE_BATCH = 500
 EXPIRE_BATCH = 500
+REQUESTS_S = 86400.0  # an Idempotency-Key is known so long
 
 
 class Housekeeping:
@@ -87,6 +88,8 @@ class Housekeeping:
         while await self._spool.prune(now=now, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
         while await self._spool.forget(seen_before=now - self.dedupe_window, limit=PRUNE_BATCH) == PRUNE_BATCH:
+            pass
+        while await self._spool.forget_requests(before=now - REQUESTS_S, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
 
     async def renew(self) -> None:

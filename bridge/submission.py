@@ -76,10 +76,20 @@ class Submission:
     # --- for the listeners
 
     def submit(
-        self, envelope: Envelope, content: Content, *, origin: Origin, peer: Peer, by_recipient: bool = False
+        self,
+        envelope: Envelope,
+        content: Content,
+        *,
+        origin: Origin,
+        peer: Peer,
+        by_recipient: bool = False,
+        queue_id: str = "",
     ) -> asyncio.Task[Answer]:
-        """Start taking one message; the task is kept here and never raises but when cancelled. The content is ours from here."""
-        return self._keep(self._take(envelope, content, origin, peer, by_recipient))
+        """Start taking one message; the task is kept here and never raises but when cancelled. The content is ours from here.
+
+        `queue_id`: the one it shall have, for who must know it before.
+        """
+        return self._keep(self._take(queue_id or self._new_queue_id(), envelope, content, origin, peer, by_recipient))
 
     async def gate(self) -> Reply | None:
         """At MAIL: a reply when a message could not be kept anyway (checklist: best said before DATA)."""
@@ -128,10 +138,9 @@ class Submission:
     # --- one message
 
     async def _take(
-        self, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
+        self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
     ) -> Answer:
         started, began = time.monotonic(), origin.began or tracing.tracer.now()
-        queue_id = self._new_queue_id()
         answer = Answer(reply=LOCAL_ERROR)
         try:
             prepared = await self._prepare(queue_id, envelope, content, origin, peer)

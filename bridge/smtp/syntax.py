@@ -7,34 +7,20 @@ missing brackets pass and raises on others.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
+from bridge.mime.path import CONTROL, MAX_PATH, is_domain, is_local_part, is_utf8
 from bridge.model import NO_WISH, Wish
 from bridge.reply import MESSAGE_TOO_BIG, Reply
 from bridge.smtp import replies
 
-MAX_PATH = 256  # RFC 5321 4.5.3.1.3, brackets included
-MAX_DOMAIN = 255
 MAX_ENVID = 100  # characters before they became xtext (RFC 3461 4.4)
 MAX_ORCPT = 500  # characters as they are sent, type included (RFC 3461 4.2)
 
-# With the line and paragraph separators, which RFC 5198 2 keeps out too: some readers end a line at them.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SOURCE_ROUTE = re.compile(r"@[^:<>\"]*:")  # RFC 5321 4.1.1.3, appendix C: accepted and ignored
 # In a path that is written in angle brackets; a quoted local part may hold ">" and blanks.
 _PATH = re.compile(r'[ \t]*<((?:"(?:[^"\\]|\\.)*"|[^"<>\\ \t])*)>(?:[ \t]+(.*))?', re.DOTALL)
 _BARE_PATH = re.compile(r"[ \t]*([^<> \t]+)(?:[ \t]+(.*))?", re.DOTALL)  # MAIL FROM:ann@example.com SIZE=1
-_ATEXT = r"[^\x00-\x20\x7f\s()<>\[\]:;@\\,.\"]"  # no blank of any script either: to most readers it ends the address
-_LOCAL = re.compile(rf'(?:{_ATEXT}+(?:\.{_ATEXT}+)*|"(?:[^"\\\x00-\x1f\x7f]|\\[\x20-\x7e])*")')
-# Dots where the RFC has none ("a..b@", "a.@") come from real mailboxes of Japanese carriers; an API says no by itself.
-_LENIENT_LOCAL = re.compile(rf"(?:{_ATEXT}|\.)+")
-# Letters and digits of any script, and underscores, which occur in host names inside companies. Each label can be read in one way
-# only: with two, a domain of 85 labels has 2**85.
-_LABEL = r"\w(?:[\w-]*\w)?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
-_JOINERS = "\u200c\u200d"
-_LITERAL = re.compile(r"\[[A-Za-z0-9:.\-]{1,80}\]")
 _XCHAR = r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})"  # RFC 3461 4
 _XTEXT = re.compile(rf"{_XCHAR}*")
 _SOME_XTEXT = re.compile(rf"{_XCHAR}+")
@@ -131,7 +117,7 @@ def leading_size(argument: bytes) -> int:
 
 def _split_path(argument: str, keyword: str, bare: bool) -> tuple[str, str] | Reply:
     sender = keyword == "FROM:"
-    if _CONTROL.search(argument):
+    if CONTROL.search(argument):
         return replies.SENDER_HAS_CONTROLS if sender else replies.RECIPIENT_HAS_CONTROLS
     match = None
     if argument[: len(keyword)].upper() == keyword:
@@ -147,7 +133,7 @@ def _split_path(argument: str, keyword: str, bare: bool) -> tuple[str, str] | Re
 def _check_address(path: str, *, smtputf8: bool, sender: bool, bare_local: bool) -> Reply | None:
     malformed = replies.BAD_SENDER if sender else replies.BAD_RECIPIENT
     if not path.isascii():
-        if not _is_utf8(path):
+        if not is_utf8(path):
             return malformed
         if not smtputf8:
             return replies.SENDER_NEEDS_SMTPUTF8 if sender else replies.RECIPIENT_NEEDS_SMTPUTF8
@@ -156,38 +142,11 @@ def _check_address(path: str, *, smtputf8: bool, sender: bool, bare_local: bool)
     local, at, domain = path.rpartition("@")
     if not at:
         local, domain = path, ""
-    if not (_LOCAL.fullmatch(local) or _LENIENT_LOCAL.fullmatch(local)):
+    if not is_local_part(local):
         return malformed
     if not at:
         return None if bare_local else malformed
-    return None if _is_domain(domain) else malformed
-
-
-def _is_domain(domain: str) -> bool:
-    if domain.startswith("["):
-        return bool(_LITERAL.fullmatch(domain))
-    return len(domain.encode()) <= MAX_DOMAIN and bool(_DOMAIN.fullmatch(_without_marks(domain)))
-
-
-def _without_marks(domain: str) -> str:
-    """Vowel signs and joiners are part of the letter before them (RFC 5892 2.1, A.1, A.2); `\\w` does not know them."""
-    if domain.isascii():
-        return domain
-    letters: list[str] = []
-    for c in domain:
-        follows = letters and letters[-1].isalnum()
-        if not (follows and (c in _JOINERS or unicodedata.category(c).startswith("M"))):
-            letters.append(c)
-    return "".join(letters)
-
-
-def _is_utf8(text: str) -> bool:
-    """False for the surrogates that stand for octets which were no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return None if is_domain(domain) else malformed
 
 
 def _parameters(text: str) -> dict[str, str] | Reply:
@@ -231,7 +190,7 @@ def _is_orcpt(value: str, *, smtputf8: bool) -> bool:
     Of type utf-8 a character may stand there as `\\x{FC}`, or under SMTPUTF8 as it is (RFC 6533 3).
     """
     kind, _, encoded = value.partition(";")
-    if len(value) > MAX_ORCPT or not _ADDRESS_TYPE.fullmatch(kind) or not _is_utf8(encoded):
+    if len(value) > MAX_ORCPT or not _ADDRESS_TYPE.fullmatch(kind) or not is_utf8(encoded):
         return False
     international = kind.lower() == "utf-8"
     ascii_part = "".join(filter(str.isascii, encoded)) if international and smtputf8 else encoded

@@ -128,6 +128,18 @@ class Post:
     created_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with an Idempotency-Key. `key` and `body` are hashes; `queue_id`: of the message that is made of it; `status`
+    and `answer` (JSON): what was said, 0 and "" while that is not known."""
+
+    key: bytes
+    body: bytes
+    queue_id: str
+    status: int = 0
+    answer: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """Queue depth in recipients by status, the oldest unresolved message's `created_at`, and bytes used."""
@@ -272,6 +284,15 @@ class Spool(Protocol):
 
     async def forget(self, *, seen_before: float, limit: int = 500) -> int:
         """Drop what is remembered of messages that came before."""
+
+    async def note_request(self, asked: Asked, *, now: float) -> None:
+        """Durable when it has an answer; before that a crash of this process alone leaves it."""
+
+    async def find_request(self, key: bytes, *, since: float) -> Asked | None:
+        """What was noted last, when that was not before `since`."""
+
+    async def forget_requests(self, *, before: float, limit: int = 500) -> int:
+        """Drop requests that were noted before."""
 
     async def suppressions(self) -> Mapping[str, str]:
         """Address, lower-case -> the reason."""

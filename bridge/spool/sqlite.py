@@ -20,9 +20,9 @@ import structlog
 from bridge import tracing
 from bridge.model import FAILED, UNRESOLVED, Message
 from bridge.reply import Reply
-from bridge.spool import leases, memory, retention, waiting
+from bridge.spool import leases, memory, requests, retention, waiting
 from bridge.spool import notices as notice_rows
-from bridge.spool.base import Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
+from bridge.spool.base import Asked, Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
@@ -89,6 +89,9 @@ class SqliteSpool(SqliteOperator):
         self._remember_well = Operation("remember", memory.remember)
         self._note_seen = Operation("note_seen", memory.note_seen, durable=False)
         self._forget = Operation("forget", memory.forget, durable=False, rank=2)
+        self._note_request = Operation("note_request", requests.note, rank=0)
+        self._begin_request = Operation("begin_request", requests.note, durable=False, rank=0)
+        self._forget_requests = Operation("forget_requests", requests.forget, durable=False, rank=2)
         self._settle_post = Operation("settle_post", memory.settle_posts)
         self._look = Operation("look", self._look_around, durable=False)
 
@@ -345,6 +348,17 @@ class SqliteSpool(SqliteOperator):
 
     async def forget(self, *, seen_before: float, limit: int = 500) -> int:
         dropped: int = await self._writer.submit(self._forget, memory.Forget(seen_before, limit))
+        return dropped
+
+    async def note_request(self, asked: Asked, *, now: float) -> None:
+        operation = self._note_request if asked.status else self._begin_request
+        await self._writer.submit(operation, requests.Note(asked, now))
+
+    async def find_request(self, key: bytes, *, since: float) -> Asked | None:
+        return await self._reader.run(requests.find, key, since)
+
+    async def forget_requests(self, *, before: float, limit: int = 500) -> int:
+        dropped: int = await self._writer.submit(self._forget_requests, requests.Forget(before, limit))
         return dropped
 
     # Housekeeping

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bridge.budget import MemoryBudget
+from bridge.budget import Hold, MemoryBudget
 from bridge.clock import Clock
 from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
@@ -43,7 +43,8 @@ class Rules:
 
 @dataclass(slots=True, kw_only=True)
 class Web:
-    """`begin`: where the content of a message goes, raises `budget.Exhausted`. `check_recipient`: (user, listener, sender,
+    """`begin`: where the content of a message goes, raises `budget.Exhausted`. `hold`: as
+    `MemoryBudget.hold`, for what a request holds. `check_recipient`: (user, listener, sender,
     recipient) -> the reply that refuses it. `operator_was_here`: the queue was changed. `loopback`: nobody else can connect.
     """
 
@@ -55,6 +56,8 @@ class Web:
     suppressions: Suppressions
     submit: Submit
     begin: Callable[[], Awaitable[Content]]
+    hold: Callable[..., Awaitable[Hold]]
+    new_queue_id: Callable[[], str]
     check_recipient: Callable[[str, str, str, str], Reply | None]
     operator_was_here: Callable[[], None]
     listeners: Sequence[Listening] = ()

@@ -5,6 +5,7 @@ machine where there are no keys, who may look.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -84,8 +85,8 @@ def _port(host: str) -> str:
     return end if end.isdigit() else ""
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Raises Problem 413 and 408, and ClientDisconnect."""
+async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool] | None = None) -> bytes:
+    """`grow`: whether there is memory for so many octets more. Raises Problem 413, 408 and 503, and ClientDisconnect."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise Problem(413, f"The body is larger than {limit} octets")
@@ -97,6 +98,8 @@ async def read_body(request: Request, limit: int) -> bytes:
                 size += len(piece)
                 if size > limit:
                     raise Problem(413, f"The body is larger than {limit} octets")
+                if grow and not grow(len(piece)):
+                    raise Problem(503, "No memory for it now", headers={"Retry-After": "30"})
                 pieces.append(piece)
     except TimeoutError:
         raise Problem(408, "The body came too slowly", code="timeout") from None

@@ -89,3 +89,9 @@ class Keys:
         if not wait:
             window.add(now, number)
         return wait
+
+    def give_back(self, key: Key, number: int = 1) -> None:
+        """So many of them did not count."""
+        if window := self._windows.get(key.name):
+            for _ in range(number):
+                window.give_back()

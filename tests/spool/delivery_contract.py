@@ -8,7 +8,7 @@ import pytest
 
 from bridge.model import Message, Wish
 from bridge.reply import Reply
-from bridge.spool.base import Lease, Post, Result
+from bridge.spool.base import Asked, Lease, Post, Result
 from bridge.spool.sqlite import SqliteSpool
 
 from .support import (
@@ -379,6 +379,24 @@ class MemoryContract:
         assert await spool.forget(seen_before=NOW) == 0
         assert await spool.forget(seen_before=NOW + 1) == 1
         assert await spool.find_seen(b"\x00\xff", since=0) is None
+
+    async def test_a_request_is_known_for_a_time_and_over_a_restart(
+        self, spool: SqliteSpool, opened: OpenSpool
+    ) -> None:
+        asked = Asked(b"\x00key", b"\xffbody", "Q1")
+        await spool.note_request(asked, now=NOW)
+        assert await spool.find_request(asked.key, since=NOW) == asked
+        answered = replace(asked, status=202, answer='{"id": "Q1"}')
+        await spool.note_request(answered, now=NOW + 1)
+        await spool.close()
+        spool = await opened()
+
+        assert await spool.find_request(asked.key, since=NOW + 1) == answered
+        assert await spool.find_request(asked.key, since=NOW + 2) is None
+        assert await spool.find_request(b"\x00", since=0) is None
+        assert await spool.forget_requests(before=NOW + 1) == 0
+        assert await spool.forget_requests(before=NOW + 2) == 1
+        assert await spool.find_request(asked.key, since=0) is None
 
     async def test_addresses_are_suppressed_whatever_their_case(self, spool: SqliteSpool) -> None:
         assert await spool.suppress("Ann@Example.com", "no such user", provider="main", now=NOW)
