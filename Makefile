@@ -30,6 +30,7 @@ check: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	$(BIN)/python -m tests.bench $(ARGS)
 	$(BIN)/python -m tests.bench.spool_depth
+	$(BIN)/python -m tests.bench.history
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ for alerts, notes where it stands.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ log: Any = structlog.get_logger()
 STANDING_EVERY_S = 2.0
 ALERTS_EVERY_S = 10.0
 HOUSE_EVERY_S = 60.0
+SUMMARIZE_EVERY_S = 1.0
+SUMMARIZE_TIMES = 4
 RENEW_EVERY_S = 60.0
 PRUNE_BATCH = 500
 EXPIRE_BATCH = 500
@@ -56,12 +59,13 @@ class Housekeeping:
 
     async def run(self) -> None:
         never = asyncio.Event()
-        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0}
+        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0, self.summarize: 0.0}
         every = {
             self.house: HOUSE_EVERY_S,
             self.renew: RENEW_EVERY_S,
             self.look: ALERTS_EVERY_S,
             self.stand: STANDING_EVERY_S,
+            self.summarize: SUMMARIZE_EVERY_S,
         }
         while True:
             for work, at in due.items():
@@ -91,6 +95,14 @@ class Housekeeping:
             pass
         while await self._spool.forget_requests(before=now - REQUESTS_S, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
+
+        await self._spool.save_numbers(now=now)
+
+    async def summarize(self) -> None:
+        """For searches; what came with an upgrade is done bit by bit. Queue ids are by this machine's clock."""
+        for _ in range(SUMMARIZE_TIMES):
+            if not await self._spool.summarize(now=time.time()):
+                break
 
     async def renew(self) -> None:
         await self._renew()

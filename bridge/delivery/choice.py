@@ -114,6 +114,10 @@ class Dispatchers:
     def first(self) -> Dispatcher:
         return self._state.all[0]
 
+    def lane_of(self, name: str) -> str:
+        """Of mail that is to go through this provider alone, as the operator wants it."""
+        return str(Lane(names=(name,), mark=self._state.mark))
+
     @property
     def degrades(self) -> bool:
         return self._state.degrade

@@ -303,6 +303,12 @@ class Spool(Protocol):
     async def prune(self, *, now: float, limit: int = 500) -> int:
         """Delete up to `limit` messages past `history` or `failed`; returns how many."""
 
+    async def summarize(self, *, now: float) -> bool:
+        """Make a search of what came some time before `now` quick, a little of it; True when there is more to do."""
+
+    async def save_numbers(self, *, now: float) -> None:
+        """Keep the counts of the last day over a restart."""
+
     async def stats(self) -> Stats: ...
 
     async def queue_depth(self) -> Depth:
@@ -328,7 +334,67 @@ ListStatus = Literal[
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Which messages: all of what is given. Without case; a message passes when one of its recipients is all of what is said
+    of recipients.
+
+    `text`: words, each of which begins a word of the sender, a recipient or the subject, or is its queue id, Message-ID or
+    the provider's id. `address`: the same in sender and recipients; `ann@example.com` whole or its beginning,
+    `@example.com` a domain. `subject`: words that begin words of it. `id`: one of the three ids, whole.
+    `status`: a ListStatus. `since`, `until`: seconds since the epoch; when it came, as its queue id has it.
+    """
+
+    text: str = ""
+    address: str = ""
+    subject: str = ""
+    id: str = ""
+    status: str = ""
+    provider: str = ""
+    since: float = 0.0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages, newest first. `more`: there may be further ones, from `before` on: the page was full, or the time was up."""
+
+    rows: Sequence[Mapping[str, Any]]
+    more: bool
+    before: str
+
+
+Action = Literal["retry", "hold", "release", "drop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What an action would do. Numbers of recipients: `before`: all, by status; `changed`: those it would change, by status;
+    `left`: those it would not, by the reason. `unknown`: queue ids that are not there (any more)."""
+
+    messages: int
+    before: Mapping[str, int]
+    changed: Mapping[str, int]
+    left: Mapping[str, int]
+    unknown: int
+
+
 class Operator(Protocol):
+    async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
+        """Newest first, those before and after these queue ids. Never takes long: see Page."""
+        ...
+
+    async def forecast(
+        self, action: Action, queue_ids: Sequence[str], *, now: float, provider: str = "", force: bool = False
+    ) -> Forecast: ...
+    async def reroute(
+        self, queue_ids: Sequence[str], *, provider: str, lane: str, force: bool = False, now: float
+    ) -> int: ...
+    async def numbers(self, *, now: float) -> Mapping[str, Any]: ...
+    async def depth(self) -> Mapping[str, int]: ...
+    async def ages(self, *, now: float, bounds: Sequence[float]) -> Sequence[int]: ...
+    async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]: ...
+    async def unsuppress(self, address: str) -> bool: ...
     async def list_messages(
         self, *, status: str = "", limit: int = 100, before: str = ""
     ) -> Sequence[Mapping[str, Any]]: ...

@@ -9,6 +9,7 @@ import time
 # Crockford's base 32: ASCII order is numeric order, and no I, L, O or U to be misread.
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+LENGTH = 16
 _RANDOM_BITS = 25
 _SHIFTS = range(70, -1, -10)
 
@@ -26,3 +27,22 @@ def new_queue_id() -> str:
         micros, chance = _last, int.from_bytes(_pool[:4], "big")
     number = micros << _RANDOM_BITS | chance >> (32 - _RANDOM_BITS)
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def id_at(seconds: float) -> str:
+    """The least queue id of this moment: those given earlier are less, those given later are more."""
+    number = max(0, min(int(seconds * 1e6), (1 << 55) - 1)) << _RANDOM_BITS
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+
+
+def time_of(queue_id: str) -> float | None:
+    """When it was given, in seconds since the epoch; None for what is no queue id of ours."""
+    if len(queue_id) != LENGTH:
+        return None
+    number = 0
+    for digit in queue_id:
+        place = _DIGITS.find(digit)
+        if place < 0:
+            return None
+        number = number << 5 | place
+    return (number >> _RANDOM_BITS) / 1e6

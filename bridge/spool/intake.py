@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from bridge.model import FAILED, NO_WISH, UNRESOLVED, Message, Wish
 from bridge.reply import Reply
 from bridge.spool.base import Lease, Result, SpoolError, bound_lane
+from bridge.spool.summaries import outdate
 from bridge.spool.values import Row, insert
 
 MESSAGE = (
@@ -85,6 +86,8 @@ def insert_messages(db: sqlite3.Connection, entries: Sequence[Intake], *, retent
             events += [_event(entry, address) for address in entry.recipients if address in entry.results]
         if message[_BODY] == "row":
             bodies.append((message[0], entry.raw))
+    if messages:
+        outdate(db, min(row[0] for row in messages))
     insert(db, "message", MESSAGE, messages)
     insert(db, "recipient", RECIPIENT, recipients)
     insert(db, "event", EVENT, events)

@@ -17,10 +17,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "failed": ("bounced", "expired"),
     **{name: (name,) for name in ("queued", "deferred", "held", "sent", "delivered", "bounced", "expired", "dropped")},
 }
-_UNINDEXED = frozenset({"sent", "delivered"})
+UNINDEXED = frozenset({"sent", "delivered"})
 # One word for a message: the first of these that one of its recipients has.
 _SUMMARY = ("held", "deferred", "queued", "bounced", "expired", "dropped", "sent", "delivered")
-_AFTER_ALL = "\U0010ffff"
+AFTER_ALL = "\U0010ffff"
 
 _PAGE = "SELECT queue_id FROM message WHERE queue_id < ? ORDER BY queue_id DESC LIMIT ?"
 _PAGE_OPEN = """
@@ -66,7 +66,11 @@ class Filter:
 
 def list_messages(db: sqlite3.Connection, status: str, limit: int, before: str) -> list[dict[str, Any]]:
     """Newest first. Queue ids sort by time, so a page begins before the last id of the one before, even if that is gone."""
-    ids = _page(db, status, limit, before or _AFTER_ALL)
+    return summary_rows(db, _page(db, status, limit, before or AFTER_ALL))
+
+
+def summary_rows(db: sqlite3.Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """As in the list, newest first."""
     return [_summary(row, recipients) for row, recipients in _rows(db, ids)]
 
 
@@ -77,7 +81,7 @@ def _page(db: sqlite3.Connection, status: str, limit: int, before: str) -> list[
         raise SpoolError(f"no such status: {status}; one of {', '.join(GROUPS)}")
     found: set[str] = set()
     for one in GROUPS[status]:
-        sql = _PAGE_DONE if one in _UNINDEXED else _PAGE_OPEN
+        sql = _PAGE_DONE if one in UNINDEXED else _PAGE_OPEN
         found.update(row[0] for row in db.execute(sql, (one, before, limit)))
     return sorted(found, reverse=True)[:limit]
 
@@ -117,13 +121,30 @@ def _recipient(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def show(db: sqlite3.Connection, queue_id: str) -> dict[str, Any] | None:
+    """As in the list, with `events` and, by address, `timelines` (see `_timeline`)."""
     for row, recipients in _rows(db, [queue_id]):
         events = db.execute(
             "SELECT at, event, address, provider, code, enhanced, text, detail FROM event WHERE queue_id = ? ORDER BY seq",
             (queue_id,),
         )
-        return {**_summary(row, recipients), "events": [dict(event) for event in events]}
+        told = [dict(event) for event in events]
+        timelines = {one["address"]: _timeline(told, one["address"]) for one in recipients}
+        return {**_summary(row, recipients), "events": told, "timelines": timelines}
     return None
+
+
+_ATTEMPTS = frozenset({"sent", "deferred", "bounced", "unknown"})
+
+
+def _timeline(events: Sequence[dict[str, Any]], address: str) -> list[dict[str, Any]]:
+    """What concerns this recipient, oldest first; `attempt`: its number when it is the end of one, else None."""
+    found, attempts = [], 0
+    for event in events:
+        if event["address"] in ("", address):
+            is_attempt = event["event"] in _ATTEMPTS and event["provider"] != ""
+            attempts += is_attempt
+            found.append({**event, "attempt": attempts if is_attempt else None})
+    return found
 
 
 def find_body(db: sqlite3.Connection, queue_id: str) -> sqlite3.Row | None:

@@ -54,7 +54,11 @@ async def open_spool(
     connect = partial(_connect_reader, path)
     spool = SqliteSpool(
         writer=writer,
-        readers=(Reader(connect, "spool-reader"), Reader(connect, "spool-loader")),
+        readers=(
+            Reader(connect, "spool-reader"),
+            Reader(connect, "spool-loader"),
+            Reader(connect, "spool-search"),
+        ),
         bodies=prepared.bodies,
         space=space,
         bell=bell,
@@ -71,6 +75,7 @@ async def open_spool(
         except OSError as error:
             await spool.close()
             raise SpoolError(f"cannot bind the wake socket beside {path}: {error.strerror}") from error
+        await spool.restore_numbers()
     return spool
 
 

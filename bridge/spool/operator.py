@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bridge.spool import changes, listing, memory
+from bridge.spool import changes, listing, memory, summaries
+from bridge.spool import search as find
+from bridge.spool.base import Action, Forecast, Page, Search
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
+from bridge.spool.ids import id_at
 from bridge.spool.intake import Retention
 from bridge.spool.ownership import Bell
 from bridge.spool.reader import Pool, Reader
+from bridge.spool.tally import Tally
 from bridge.spool.writer import Operation, Writer
 
 CHUNK = 500  # queue ids per transaction: the daemon's own writes come in between
 EXPORT_PAGE = 50
+SUMMARIZED_AFTER_S = 30.0  # what is put later, with an older id, has a summary made again
+SUMMARIES = 4
 
 
 class SqliteOperator:
@@ -24,6 +31,7 @@ class SqliteOperator:
         *,
         writer: Writer,
         reader: Reader,
+        searcher: Reader,
         history: History,
         bodies: Bodies,
         pool: Pool,
@@ -32,6 +40,8 @@ class SqliteOperator:
     ) -> None:
         self._writer = writer
         self._reader = reader
+        self._searcher = searcher  # so that who looks keeps no delivery waiting
+        self._tally = Tally()
         self._history = history
         self._bodies = bodies
         self._pool = pool
@@ -41,6 +51,8 @@ class SqliteOperator:
         self._release = Operation("release", changes.in_turn(changes.release))
         self._suppress = Operation("suppress", memory.suppress, rank=0)
         self._unsuppress = Operation("unsuppress", memory.unsuppress, rank=0)
+        self._reroute = Operation("reroute", changes.in_turn(changes.reroute))
+        self._summarize = Operation("summarize", summaries.write, durable=False, grows=True, rank=2)
         self._drop = Operation("drop", changes.in_turn(partial(changes.drop, retention=keep)))
 
     async def list_messages(
@@ -48,25 +60,43 @@ class SqliteOperator:
     ) -> Sequence[Mapping[str, Any]]:
         """Newest first; `before` is the last queue id of the page before. `status`: a ListStatus, "" for all."""
         await self._history.settle()
-        return await self._reader.run(listing.list_messages, status, limit, before)
+        return await self._searcher.run(listing.list_messages, status, limit, before)
+
+    async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
+        """Newest first, less than `before` and more than `after`. After a moment it stops and says how far it came."""
+        await self._history.settle()
+        return await self._searcher.run(find.search, wanted, limit, before, after)
+
+    async def summarize(self, *, now: float) -> bool:
+        """A few blocks of those that came some time before; True when there may be more. `now`: by this machine's clock."""
+        upto = id_at(now - SUMMARIZED_AFTER_S)
+        for _ in range(SUMMARIES):
+            summary = await self._searcher.run(summaries.next_summary, upto)
+            if summary is None or not await self._writer.submit(self._summarize, summary, len(summary.words)):
+                return False
+        return True
+
+    async def numbers(self, *, now: float) -> Mapping[str, Any]:
+        """As `Tally.numbers`, for what this daemon did."""
+        return self._tally.numbers(now)
 
     async def depth(self) -> Mapping[str, int]:
         """Recipients that wait, by lane."""
-        return await self._reader.run(listing.depth)
+        return await self._searcher.run(listing.depth)
 
     async def ages(self, *, now: float, bounds: Sequence[float]) -> Sequence[int]:
         """How many messages wait since how long: one number for each bound in seconds, and one for what is older."""
-        return await self._reader.run(listing.ages, now, bounds)
+        return await self._searcher.run(listing.ages, now, bounds)
 
     async def last_failures(self, *, limit: int = 10) -> Sequence[Mapping[str, Any]]:
         """Recipients that failed or are held, newest message first."""
-        return await self._reader.run(listing.last_failures, limit)
+        return await self._searcher.run(listing.last_failures, limit)
 
     # Addresses that are not mailed
 
     async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]:
         """By address; `after` is the last one of the page before."""
-        return await self._reader.run(memory.list_suppressions, limit, after)
+        return await self._searcher.run(memory.list_suppressions, limit, after)
 
     async def suppressions(self) -> Mapping[str, str]:
         return await self._reader.run(memory.suppressions)
@@ -90,7 +120,7 @@ class SqliteOperator:
     async def show(self, queue_id: str) -> Mapping[str, Any] | None:
         """One message as in the list, with its events."""
         await self._history.settle()
-        return await self._reader.run(listing.show, queue_id)
+        return await self._searcher.run(listing.show, queue_id)
 
     async def body(self, queue_id: str) -> bytes | None:
         """None when it is not kept (any more), or lost."""
@@ -112,26 +142,53 @@ class SqliteOperator:
 
     async def retry(self, queue_ids: Sequence[str], *, now: float) -> int:
         """Everything not delivered is due now; failed recipients begin a new lifetime, if the body is still kept."""
-        return await self._change(self._retry, queue_ids, now)
+        return await self._change(self._retry, queue_ids, lambda part: changes.Change(part, now))
+
+    async def reroute(
+        self, queue_ids: Sequence[str], *, provider: str, lane: str, force: bool = False, now: float
+    ) -> int:
+        """As `retry`, through this provider. What another one may have mailed already is left alone, unless forced."""
+        return await self._change(
+            self._reroute, queue_ids, lambda part: changes.Reroute(part, now, provider, lane, force)
+        )
+
+    async def forecast(
+        self, action: Action, queue_ids: Sequence[str], *, now: float, provider: str = "", force: bool = False
+    ) -> Forecast:
+        """What an action would do; `provider`: for `reroute`."""
+        await self._history.settle()
+        parts = [
+            await self._searcher.run(changes.forecast, action, queue_ids[start : start + CHUNK], now, provider, force)
+            for start in range(0, len(queue_ids), CHUNK)
+        ]
+        return Forecast(
+            messages=sum(part.messages for part in parts),
+            before=_sum(part.before for part in parts),
+            changed=_sum(part.changed for part in parts),
+            left=_sum(part.left for part in parts),
+            unknown=sum(part.unknown for part in parts),
+        )
 
     async def hold(self, queue_ids: Sequence[str], *, now: float) -> int:
         """Stop attempts; the time on hold does not count towards expiry."""
-        return await self._change(self._hold, queue_ids, now)
+        return await self._change(self._hold, queue_ids, lambda part: changes.Change(part, now))
 
     async def release(self, queue_ids: Sequence[str], *, now: float) -> int:
         """End a hold: due now."""
-        return await self._change(self._release, queue_ids, now)
+        return await self._change(self._release, queue_ids, lambda part: changes.Change(part, now))
 
     async def drop(self, queue_ids: Sequence[str], *, now: float) -> int:
         """Give up without a notice to anybody."""
-        return await self._change(self._drop, queue_ids, now)
+        return await self._change(self._drop, queue_ids, lambda part: changes.Change(part, now))
 
-    async def _change(self, operation: Operation, queue_ids: Sequence[str], now: float) -> int:
+    async def _change(
+        self, operation: Operation, queue_ids: Sequence[str], change: Callable[[Sequence[str]], Any]
+    ) -> int:
         """How many recipients were changed; those in a running attempt are left alone and not counted."""
         total = 0
         for start in range(0, len(queue_ids), CHUNK):
-            change = changes.Change(queue_ids[start : start + CHUNK], now)
-            changed: changes.Changed = await self._writer.submit(operation, change)
+            part = queue_ids[start : start + CHUNK]
+            changed: changes.Changed = await self._writer.submit(operation, change(part))
             total += changed.recipients
             self._discard(changed.files)
         if total:
@@ -142,3 +199,10 @@ class SqliteOperator:
         """Body files whose rows are gone. If we die first, the next start finds them."""
         if files:
             self._pool.post(self._bodies.remove, files)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)

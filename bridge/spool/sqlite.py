@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,15 +26,18 @@ from bridge.spool import notices as notice_rows
 from bridge.spool.base import Asked, Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
+from bridge.spool.ids import time_of
 from bridge.spool.intake import Intake, Retention, head, insert_messages, written_status
 from bridge.spool.messages import Found, as_claimed, find_claimed
 from bridge.spool.operator import SqliteOperator
 from bridge.spool.ownership import Bell, Lock
 from bridge.spool.reader import Pool, Reader
 from bridge.spool.space import Space, used_bytes
+from bridge.spool.tally import KEY as TALLY
 from bridge.spool.writer import NO_ROOM, Operation, Writer
 
 BODY_LOST = Reply(451, "4.3.0", "The message body is missing or damaged in the spool")
+REFUSED = (*FAILED, "dropped")
 _ROW_BYTES = 512  # what a message takes beside its body, roughly
 NOTICE_BYTES = 8 << 20  # of messages whose senders are to be told something, read at once, or one of any size
 WAITING_PAGE = 500  # recipients in one transaction when a provider is back
@@ -49,7 +53,7 @@ class SqliteSpool(SqliteOperator):
         self,
         *,
         writer: Writer,
-        readers: tuple[Reader, Reader],
+        readers: tuple[Reader, Reader, Reader],
         bodies: Bodies,
         space: Space,
         bell: Bell,
@@ -64,7 +68,14 @@ class SqliteSpool(SqliteOperator):
         past = Operation("history", _flattened(write), durable=False, grows=True, rank=0)
         history = History(writer, past, asyncio.get_running_loop())
         super().__init__(
-            writer=writer, reader=readers[0], history=history, bodies=bodies, pool=pool, bell=bell, keep=keep
+            writer=writer,
+            reader=readers[0],
+            searcher=readers[2],
+            history=history,
+            bodies=bodies,
+            pool=pool,
+            bell=bell,
+            keep=keep,
         )
         self._loader = readers[1]
         self._space = space
@@ -74,6 +85,7 @@ class SqliteSpool(SqliteOperator):
         self._owner = owner
         self._epochs = itertools.count(generation << 32 | 1)
         self._closed = False
+        self._saved = ""  # of the numbers
         self._put = Operation("put", write, grows=True, rank=0)
         self._claim = Operation("claim", leases.Turns().claim, rank=2)
         self._renew = Operation("renew", leases.renew)
@@ -118,12 +130,11 @@ class SqliteSpool(SqliteOperator):
         )
         await self._put_entry(entry)
         tracing.tracer.ended("spool.put", message.queue_id, began)
+        self._count(entry)
 
     async def put_history(
         self, message: Message, results: Mapping[str, Result], *, keep_body: bool = False, durable: bool = False
     ) -> None:
-        if self._keep.history_s <= 0:
-            return
         entry = Intake(
             head=head(message),
             recipients=message.envelope.recipients,
@@ -136,6 +147,9 @@ class SqliteSpool(SqliteOperator):
             source=message.source,
             queue=False,
         )
+        self._count(entry)
+        if self._keep.history_s <= 0:
+            return
         if not (durable or keep_body):
             await self._history.add(entry)
             return
@@ -145,6 +159,19 @@ class SqliteSpool(SqliteOperator):
             if durable:
                 raise
             log.warning("spool.history_lost", messages=1, error=str(error))
+
+    def _count(self, entry: Intake) -> None:
+        queue_id, results = entry.head[0], entry.results
+        if entry.queue or any(result.status not in REFUSED for result in results.values()):
+            self._tally.accepted(entry.now)
+        self._count_results(queue_id, results, entry.now)
+
+    def _count_results(self, queue_id: str, results: Mapping[str, Result], now: float) -> None:
+        if results:
+            came = time_of(queue_id)
+            took_s = None if came is None else time.time() - came
+            for address, result in results.items():
+                self._tally.result(queue_id, address, result, at=now, took_s=took_s)
 
     async def _put_entry(self, entry: Intake) -> None:
         raw = entry.raw or b""
@@ -245,6 +272,7 @@ class SqliteSpool(SqliteOperator):
         recorded = await self._writer.submit(self._record, leases.Record(queue_id, lease, results, now))
         self._discard(recorded.files)
         tracing.tracer.ended("spool.record", queue_id, began, recipients=len(recorded.written))
+        self._count_results(queue_id, {a: r for a, r in results.items() if a in recorded.written}, now)
         return recorded.written
 
     async def give_back(
@@ -292,6 +320,8 @@ class SqliteSpool(SqliteOperator):
             return {}
         expired: waiting.Expired = await self._writer.submit(self._expire, waiting.Expire(over, now))
         self._discard(expired.files)
+        for queue_id, results in expired.results.items():
+            self._count_results(queue_id, results, now)
         return expired.results
 
     # What senders and the operator are to be told
@@ -375,10 +405,21 @@ class SqliteSpool(SqliteOperator):
                 break
         return deleted
 
+    async def save_numbers(self, *, now: float) -> None:
+        if (text := self._tally.text()) != self._saved:
+            await self.remember({TALLY: text}, now=now)
+            self._saved = text
+
+    async def restore_numbers(self) -> None:
+        with suppress(SpoolError):
+            if text := (await self.recall(TALLY)).get(TALLY):
+                self._tally.restore(text)
+        self._saved = self._tally.text()
+
     async def stats(self) -> Stats:
         """Of what was sent there is no count here: metrics count it, and the rows go with the history."""
         await self._history.settle()
-        return await self._reader.run(_stats)
+        return await self._searcher.run(_stats)
 
     async def queue_depth(self) -> Depth:
         return await self._reader.run(waiting.depth)
@@ -432,8 +473,11 @@ class SqliteSpool(SqliteOperator):
             return
         self._closed = True
         await self._history.settle()
+        if self._lock is not None:
+            with suppress(SpoolError, SpoolFull):
+                await self.save_numbers(now=time.time())
         self._bell.close()
-        for reader in (self._reader, self._loader):
+        for reader in (self._reader, self._loader, self._searcher):
             await asyncio.to_thread(reader.close)
         await self._writer.close()
         await asyncio.to_thread(self._pool.close)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from bridge.web.context import Web
-from bridge.web.pages import layout, sign_in
+from bridge.web.pages import layout, mails, message, sign_in
 
 
 def routes(web: Web) -> list[BaseRoute]:
     return [
         *layout.static_routes(),
         *sign_in.routes(web),
+        *mails.routes(web),
+        *message.routes(web),
     ]

@@ -1,0 +1,66 @@
+"""The HTML of a mail, so that it can be looked at: in a frame of its own origin, without script, form or anything remote. Pure.
+
+The browser is what keeps it in: the frame and this answer are both sandboxed, and the policy allows styles and pictures only.
+Taken out here is what a policy says nothing of: `link` (preconnect), `meta` (refresh) and `base`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote
+
+from bridge.model import Attachment
+
+SANDBOX: Final = "allow-popups allow-popups-to-escape-sandbox"  # a link opens a page of its own
+MAX_EMBEDDED: Final = 12 * 1024 * 1024  # octets of pictures that are put into the page
+_OUT = re.compile(r"<(/?)(?=(?:link|meta|base)(?![a-z0-9]))", re.IGNORECASE)
+_CID = re.compile(r"\bcid:([^\s\"'<>)\\]{1,998})", re.IGNORECASE)
+_PICTURE = re.compile(r"image/(?:png|jpe?g|gif|webp|bmp|x-icon|avif)", re.IGNORECASE)  # no SVG: it is a document
+_REMOTE = re.compile(
+    r"""(?:\b(?:src|srcset|background|poster)\s*=\s*["']?\s*|url\(\s*["']?\s*|@import\s+["'])(?:https?:)?//""",
+    re.IGNORECASE,
+)
+
+
+def headers(*, remote: bool) -> dict[str, str]:
+    """`remote`: pictures from elsewhere are fetched."""
+    pictures = "data: https: http:" if remote else "data:"
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src {pictures}; form-action 'none'; base-uri 'none'; "
+        f"frame-ancestors 'self'; sandbox {SANDBOX}"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "X-Frame-Options": "SAMEORIGIN",
+        "X-DNS-Prefetch-Control": "off",
+        "Referrer-Policy": "no-referrer",
+    }
+
+
+def has_remote(html: str) -> bool:
+    """Whether something would be fetched from elsewhere, as far as can be seen."""
+    return _REMOTE.search(html) is not None
+
+
+def letter(html: str, attachments: Sequence[Attachment]) -> str:
+    """With its own pictures (`cid:`) in it, links that open a page of their own, and nothing that acts on the document."""
+    pictures = {one.content_id: one for one in attachments if one.content_id and _PICTURE.fullmatch(one.content_type)}
+    room = MAX_EMBEDDED
+
+    def picture(found: re.Match[str]) -> str:
+        nonlocal room
+        one = pictures.get(_unquoted(found[1])) or pictures.get(found[1])
+        if one is None or one.size > room:
+            return found[0]  # the policy allows no such address
+        room -= one.size
+        return f"data:{one.content_type.lower()};base64,{bytes(one.encoded).decode('ascii')}"
+
+    inside = _CID.sub(picture, _OUT.sub(r"<\1x-", html))
+    return f'<!doctype html><meta charset="utf-8"><base target="_blank">{inside}'
+
+
+def _unquoted(text: str) -> str:
+    """RFC 2392: percent-encoded in the URL."""
+    return unquote(text.replace("&amp;", "&"))
