@@ -232,3 +232,12 @@ def test_visits_end_and_are_bounded() -> None:
     assert visits.find(tokens[-1], 0.0) is not None
     visits.end(tokens[-1])
     assert visits.find(tokens[-1], 0.0) is None
+
+
+async def test_what_is_listened_on_is_let_go_of_in_the_same_loop(start_web: Any) -> None:
+    daemon, client = await start_web(**CAPTURE)
+    assert (await client.get("/healthz")).status_code == 200
+    await daemon.stop()
+    again, other = await start_web(**CAPTURE)
+
+    assert (await other.get("/healthz", timeout=2)).status_code == 200
