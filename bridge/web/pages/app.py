@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from bridge.web.context import Web
-from bridge.web.pages import layout, mails, message, sign_in
+from bridge.web.pages import layout, mails, message, sign_in, status
 
 
 def routes(web: Web) -> list[BaseRoute]:
@@ -14,4 +14,5 @@ def routes(web: Web) -> list[BaseRoute]:
         *sign_in.routes(web),
         *mails.routes(web),
         *message.routes(web),
+        *status.routes(web),
     ]
