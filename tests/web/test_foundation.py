@@ -238,6 +238,6 @@ async def test_what_is_listened_on_is_let_go_of_in_the_same_loop(start_web: Any)
     daemon, client = await start_web(**CAPTURE)
     assert (await client.get("/healthz")).status_code == 200
     await daemon.stop()
-    again, other = await start_web(**CAPTURE)
+    _, other = await start_web(**CAPTURE)
 
     assert (await other.get("/healthz", timeout=2)).status_code == 200

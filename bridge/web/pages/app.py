@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from bridge.web.context import Web
-from bridge.web.pages import layout, mails, message, sign_in, status
+from bridge.web.pages import layout, mails, message, send_test, sign_in, status, suppressions
 
 
 def routes(web: Web) -> list[BaseRoute]:
@@ -15,4 +15,6 @@ def routes(web: Web) -> list[BaseRoute]:
         *mails.routes(web),
         *message.routes(web),
         *status.routes(web),
+        *suppressions.routes(web),
+        *send_test.routes(web),
     ]

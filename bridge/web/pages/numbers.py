@@ -121,7 +121,7 @@ def _provider(one: Dispatcher, waiting: int, now: float) -> Provider:
     since: float | None = None
     until: float | None = None
     if not breaker.closed:
-        state, word = (("blocked", "bad") if breaker.blocked else ("failing", "bad"))
+        state, word = ("blocked", "bad") if breaker.blocked else ("failing", "bad")
         reason, since = breaker.reason, breaker.since
         until = breaker.until if breaker.until > now else None
     elif limiter.paused_until and limiter.paused_until > now:

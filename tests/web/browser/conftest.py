@@ -161,7 +161,5 @@ async def violations(page: Page) -> list[str]:
 
 async def sideways(page: Page) -> int:
     """Pixels by which the page is wider than what it is shown in."""
-    found: int = await page.evaluate(
-        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
+    found: int = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     return found
