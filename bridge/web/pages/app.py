@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from bridge.web.context import Web
-from bridge.web.pages import layout, mails, message, send_test, sign_in, status, suppressions
+from bridge.web.pages import actions, layout, mails, message, send_test, sign_in, status, suppressions
 
 
 def routes(web: Web) -> list[BaseRoute]:
@@ -14,6 +14,7 @@ def routes(web: Web) -> list[BaseRoute]:
         *sign_in.routes(web),
         *mails.routes(web),
         *message.routes(web),
+        *actions.routes(web),
         *status.routes(web),
         *suppressions.routes(web),
         *send_test.routes(web),

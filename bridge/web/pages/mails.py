@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from bridge.spool.base import SpoolError
 from bridge.web.context import Web
 from bridge.web.errors import Problem
+from bridge.web.pages.actions import said
 from bridge.web.pages.find import Found, Row, find
 from bridge.web.pages.layout import render, route, viewer
 from bridge.web.pages.query import MAX_QUERY, STATUSES, QueryError, parse_query
@@ -57,6 +58,8 @@ async def _values(web: Web, request: Request) -> dict[str, Any]:
     return {
         "q": typed,
         "wrong": wrong,
+        "said": said(request),
+        "partial": found.partial,
         "rows": [_shown(row) for row in found.rows],
         "older": _link(q=typed, before=found.before, trail=",".join([*trail, before])) if found.before else "",
         "newer": _link(q=typed, before=trail[-1] if trail else "", trail=",".join(trail[:-1])) if before else "",

@@ -22,6 +22,7 @@ from bridge.spool.base import SpoolError
 from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.pages import letter
+from bridge.web.pages.actions import said
 from bridge.web.pages.as_sent import Shown, requests_of
 from bridge.web.pages.layout import render, route, viewer
 
@@ -71,6 +72,7 @@ class Pages:
         view = self._view(request, email)
         values: dict[str, Any] = {
             "row": row,
+            "said": said(request),
             "people": people(row),
             "general": [event for event in row["events"] if not event["address"]],
             "email": email,
