@@ -23,9 +23,7 @@ def routes(web: Web) -> list[BaseRoute]:
             raise Problem(503, f"The spool cannot be read: {error}") from None
         charts = (
             make_chart("hour", "The last hour, by minute", numbers.tally["minutes"], each="minute"),
-            make_chart(
-                "day", "The last day, by quarter of an hour", numbers.tally["quarters"], each="quarter of an hour"
-            ),
+            make_chart("day", "The last day, by quarter hour", numbers.tally["quarters"], each="quarter hour"),
         )
         return render(
             web,
