@@ -233,6 +233,8 @@ class Daemon:
         for session in tuple(self.connections.sessions):
             session.abort()
         self.submission.abandon()
+        if self.http:  # while its answers can still be written: `_end_tasks` would cut it off
+            await self.http.close()
         await self.standing.keep(self.alerts.active)
         await self._close.aclose()
         log.info("daemon.stopped")

@@ -99,7 +99,8 @@ def _bind_all(places: Sequence[tuple[int, Any]]) -> list[socket.socket]:
 
 
 def _bind_tcp(family: int, place: tuple[Any, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Named, so that asyncio sees it in those that are accepted, and does not let a second write wait for an acknowledgement.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
