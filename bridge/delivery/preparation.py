@@ -76,7 +76,8 @@ class Preparation:
         only: str = "",
     ) -> Prepared | Reply:
         """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
-        long one is copied once, from its file. `room`: octets that a long one may hold. `only`: the provider that is to take it. Raises Costly."""
+        long one is copied once, from its file. `room`: octets that a long one may hold. `only`: who is to take
+        it. Raises Costly."""
         first = rules.max_header_size + BEYOND_HEADER
         rest: Rest | Tail | None
         content, rest = incoming.read(first)

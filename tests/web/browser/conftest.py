@@ -103,13 +103,19 @@ async def start_site(tmp_path: Path) -> AsyncIterator[StartSite]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(browser: Browser) -> AsyncIterator[Open]:
-    """`await open_page(site, "/status", key="manage", dark=True, phone=True)`: a page whose scripts raised nothing, and that
-    fetched nothing from elsewhere, or the test fails at its end."""
+    """`await open_page(site, "/status", key="manage", dark=True, phone=True)`; `elsewhere`: what it may fetch from.
+    A page whose scripts raised nothing, and that fetched nothing from elsewhere, or the test fails at its end."""
     wrong: list[str] = []
     async with contextlib.AsyncExitStack() as opened:
 
         async def open_it(
-            site: Site, path: str = "/", *, key: str = "manage", dark: bool = False, phone: bool = False
+            site: Site,
+            path: str = "/",
+            *,
+            key: str = "manage",
+            dark: bool = False,
+            phone: bool = False,
+            elsewhere: str = "",
         ) -> Page:
             width, height = PHONE if phone else WIDE
             context = await browser.new_context(
@@ -125,7 +131,8 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
             opened.push_async_callback(context.close)
             page = await context.new_page()
             page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
-            page.on("request", lambda request: wrong.extend(_elsewhere(site, request.url)))
+            # Of a request that its policy forbids there is an event too, but no answer.
+            page.on("response", lambda response: wrong.extend(_elsewhere(response.url, site.url, elsewhere)))
             await page.goto(path)
             if key and "/sign-in" in page.url:
                 await sign_in(page, key)
@@ -135,8 +142,9 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
     assert not wrong
 
 
-def _elsewhere(site: Site, url: str) -> list[str]:
-    return [] if url.startswith((f"{site.url}/", "data:", "about:", "blob:")) else [f"fetched {url}"]
+def _elsewhere(url: str, *places: str) -> list[str]:
+    ours = ("data:", "about:", "blob:", *(f"{place}/" for place in places if place))
+    return [] if url.startswith(ours) else [f"fetched {url}"]
 
 
 async def sign_in(page: Page, key: str) -> None:

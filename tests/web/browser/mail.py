@@ -30,7 +30,8 @@ def hostile(remote: str) -> str:
     return f"""<html><head>
 <base href="{remote}/base/">
 <meta http-equiv="refresh" content="0;url={remote}/refresh">
-<link rel="stylesheet" href="{remote}/style.css"><link rel="preconnect" href="{remote}"><link rel="prefetch" href="{remote}/prefetch">
+<link rel="stylesheet" href="{remote}/style.css"><link rel="preconnect" href="{remote}">
+<link rel="prefetch" href="{remote}/prefetch">
 <style>@import url({remote}/import.css); @font-face {{ font-family: f; src: url({remote}/font.woff) }}
 body {{ background: url({remote}/ground.png); font-family: f }}</style>
 <script>{ran}</script><script src="{remote}/script.js"></script></head>
