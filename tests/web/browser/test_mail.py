@@ -181,3 +181,26 @@ async def test_dark_is_chosen_and_stays(start_site: StartSite, open_page: Open) 
     assert await page.evaluate(ground) == dark
     await page.get_by_role("button", name="Light mode").click()
     assert await page.evaluate(ground) == light
+
+
+async def test_a_test_message_is_sent_and_led_to(start_site: StartSite, open_page: Open) -> None:
+    site = await start_site()
+    page = await open_page(site, "/send-test")
+    await page.get_by_label("Subject").fill("From the form")
+    await page.get_by_role("button", name="Send").click()
+    await page.get_by_role("link", name="Look at the message").click()
+
+    await expect(page.get_by_role("heading", name="From the form")).to_be_visible()
+
+
+async def test_an_address_is_suppressed_and_mailed_again(start_site: StartSite, open_page: Open) -> None:
+    site = await start_site()
+    page = await open_page(site, "/suppressions")
+    await page.get_by_label("Address").fill("zoe@example.org")
+    await page.get_by_role("button", name="Suppress").click()
+    await expect(page.get_by_role("status")).to_contain_text("refused")
+    assert await site.daemon.spool.suppressions() == {"zoe@example.org": "by hand"}
+
+    await page.get_by_role("button", name="Mail again: zoe@example.org").click()
+    await expect(page.get_by_role("status")).to_contain_text("mailed again")
+    assert await site.daemon.spool.suppressions() == {}
