@@ -175,7 +175,7 @@ class Daemon:
 
         self.web = Web(
             clock=self.clock,
-            rules=web.rules(self.settings),
+            rules=web.rules(self.settings, self.listeners),
             keys=web.key_ring(self.settings),
             spool=self.spool,
             dispatchers=self.dispatchers,

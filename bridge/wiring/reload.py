@@ -56,7 +56,7 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     if daemon.web:
         from bridge.wiring import web
 
-        daemon.web.rules = web.rules(settings)
+        daemon.web.rules = web.rules(settings, daemon.listeners)
         daemon.web.keys.replace(web.keys(settings))
     if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
         rates = smtp.rates(settings)

@@ -28,7 +28,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.ZipF
     source = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "bridge").rglob("*")
-        if path.is_file() and path.suffix in (".py", ".sql", ".typed", ".html", ".css", ".js")
+        if path.is_file() and path.suffix in (".py", ".sql", ".typed", ".html", ".css", ".js", ".svg")
     }
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
 

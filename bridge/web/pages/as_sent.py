@@ -49,10 +49,12 @@ def requests_of(
     """Never raises: what an adapter cannot do is said in a note."""
     try:
         calls = provider.calls(email, reverse_path, recipients)
-        return [_shown(provider, email, one, queue_id) for one in calls[:MAX_CALLS]]
+        shown = [_shown(provider, email, one, queue_id) for one in calls[:MAX_CALLS]]
     except Exception as error:  # an adapter may want what is there only while it sends
         log.warning("pages.no_request", queue_id=queue_id, provider=provider.name, error=type(error).__name__)
         return [Shown(recipients=recipients, note="The request is made only while it is sent, in several steps")]
+    others = tuple(recipient for one in calls[MAX_CALLS:] for recipient in one.recipients)
+    return [*shown, Shown(recipients=others, note="In further calls like these")] if others else shown
 
 
 def _shown(provider: Provider, email: Email, addressing: Addressing, queue_id: str) -> Shown:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -141,10 +141,8 @@ def equal(one: str, other: str) -> bool:
 
 def own_path(text: str, default: str = "/") -> str:
     """Where to go back to: a path of ours, else the default. `//host` and `/\\host` are none."""
-    parts = urlsplit(text) if text.startswith("/") and text.isprintable() else None
-    if parts is None or parts.scheme or parts.netloc or "\\" in text or text.startswith("//"):
-        return default
-    return text
+    ours = text.startswith("/") and not text.startswith("//") and "\\" not in text and text.isprintable()
+    return text if ours else default
 
 
 # pages

@@ -19,10 +19,11 @@ MAX_EMBEDDED: Final = 12 * 1024 * 1024  # octets of pictures that are put into t
 _OUT = re.compile(r"<(/?)(?=(?:link|meta|base|i?frame|object|embed|portal|fencedframe)(?![a-z0-9]))", re.IGNORECASE)
 _CID = re.compile(r"\bcid:([^\s\"'<>)\\]{1,998})", re.IGNORECASE)
 _PICTURE = re.compile(r"image/(?:png|jpe?g|gif|webp|bmp|x-icon|avif)", re.IGNORECASE)  # no SVG: it is a document
+# Spaces are counted, or a mail of nothing but spaces would take hours.
 _REMOTE = re.compile(
-    r"""(?:\b(?:src|srcset|background|poster)\s*=\s*["']?\s*|url\(\s*["']?\s*|@import\s+["'])(?:https?:)?//""",
-    re.IGNORECASE,
+    r"""(?:\b(?:src|srcset|background|poster)\s{0,9}=|url\(|@import\s{1,9})[\s"']{0,9}(?:https?:)?//""", re.IGNORECASE
 )
+_SEARCHED = 1024 * 1024  # characters
 
 
 def headers(*, remote: bool) -> dict[str, str]:
@@ -42,7 +43,7 @@ def headers(*, remote: bool) -> dict[str, str]:
 
 def has_remote(html: str) -> bool:
     """Whether something would be fetched from elsewhere, as far as can be seen."""
-    return _REMOTE.search(html) is not None
+    return len(html) > _SEARCHED or _REMOTE.search(html) is not None
 
 
 def letter(html: str, attachments: Sequence[Attachment]) -> str:

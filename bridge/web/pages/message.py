@@ -17,7 +17,7 @@ from bridge.delivery.lanes import Lane
 from bridge.mime.headers import decode_words
 from bridge.mime.parse import parse
 from bridge.mime.structure import parse_structure
-from bridge.model import Email
+from bridge.model import UNRESOLVED, Email
 from bridge.spool.base import SpoolError
 from bridge.web.context import Web
 from bridge.web.errors import Problem
@@ -53,6 +53,7 @@ def routes(web: Web) -> list[BaseRoute]:
     pages = Pages(web)
     return [
         route("/mail/{id}", web, pages.show),
+        route("/mail/{id}/delivery", web, pages.delivery),
         route("/mail/{id}/html", web, pages.html),
         route("/mail/{id}/raw", web, pages.raw),
         route("/mail/{id}/files/{number:int}", web, pages.file),
@@ -71,10 +72,8 @@ class Pages:
         email = await self._work(raw, lambda: parse(raw)) if raw is not None else None
         view = self._view(request, email)
         values: dict[str, Any] = {
-            "row": row,
+            **_delivery(row),
             "said": said(request),
-            "people": people(row),
-            "general": [event for event in row["events"] if not event["address"]],
             "email": email,
             "view": view,
             "views": _views(email),
@@ -110,6 +109,11 @@ class Pages:
         if not self._web.rules.capture or email is None:
             return "delivery"
         return "html" if email.html else "text"
+
+    async def delivery(self, request: Request) -> Response:
+        """What became of it, as a fragment for the script."""
+        viewer(self._web, request)
+        return render(self._web, request, "message_delivery.html", **_delivery(await self._row(request)))
 
     async def html(self, request: Request) -> Response:
         """The document inside the frame."""
@@ -201,11 +205,20 @@ class Pages:
         return found
 
 
+def _delivery(row: Row) -> dict[str, Any]:
+    return {
+        "row": row,
+        "people": people(row),
+        "general": [event for event in row["events"] if not event["address"]],
+        "waits": row["status"] in UNRESOLVED,
+    }
+
+
 def people(row: Row) -> list[Person]:
-    return [
-        Person(row=one, events=tuple(event for event in row["events"] if event["address"] == one["address"]))
-        for one in row["recipients"]
-    ]
+    events: dict[str, list[Row]] = {}
+    for event in row["events"]:
+        events.setdefault(event["address"], []).append(event)
+    return [Person(row=one, events=tuple(events.get(one["address"], ()))) for one in row["recipients"]]
 
 
 def header_fields(raw: bytes) -> list[tuple[str, str]]:

@@ -7,7 +7,9 @@ import math
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
@@ -24,6 +26,8 @@ FREE_TRIES = 3
 MAX_WAIT_S = 300.0
 _FORGET_S = 3600.0
 _MAX_CLIENTS = 10_000
+
+log: Any = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -92,11 +96,13 @@ def routes(web: Web) -> list[BaseRoute]:
         key = web.keys.find(fields.get("key", ("",))[-1].strip())
         if key is None:
             throttle.wrong(client, now)
+            log.warning("http.sign_in_failed", client=client)
             return _form(web, request, there, "This key is not known", 401)
         throttle.right(client)
         if not key.may("read"):
             text = f"The key {key.name} may send only: one with the scope read or manage is needed"
             return _form(web, request, there, text, 403)
+        log.info("http.signed_in", key=key.name, client=client)
         answer = RedirectResponse(there, status_code=303)
         web.visits.end(request.cookies.get(COOKIE, ""))
         _set(answer, request, COOKIE, web.visits.begin(key.name, now), int(LIFETIME_S))

@@ -119,21 +119,21 @@ async def test_nothing_is_done_without_the_token(queue: Any) -> None:
     assert await statuses(daemon) == ["held"] * 3
 
 
-@pytest.mark.parametrize(
-    ("fields", "word"),
-    [
-        ([("action", "explode"), ("id", "1K")], "no such action"),
-        ([("action", "drop")], "No message is selected"),
-        ([("action", "drop"), ("id", "<b>")], "queue ids"),
-        ([("action", "drop"), *(("id", f"1K{n}") for n in range(MAX_IDS + 1))], f"At most {MAX_IDS}"),
-    ],
-)
-async def test_a_form_that_cannot_be_is_said(start_web: Any, fields: list[tuple[str, str]], word: str) -> None:
+async def test_a_form_that_cannot_be_is_said(start_web: Any) -> None:
     _, client = await start_web(config=CONFIG)
     browser = await Browser(client).sign_in("manage")
+    csrf = ("csrf", await browser.csrf())
 
-    answer = await browser.post("/act", [("csrf", await browser.csrf()), *fields])
-    assert (answer.status_code, word in answer.text, "<b>" in answer.text) == (422, True, False)
+    async def said(*fields: tuple[str, str]) -> str:
+        answer = await browser.post("/act", [csrf, *fields])
+        assert (answer.status_code, "<b>" in answer.text) == (422, False)
+        return answer.text
+
+    assert "no such action" in await said(("action", "explode"), ("id", "1K"))
+    assert "No message is selected" in await said(("action", "drop"))
+    assert "queue ids" in await said(("action", "drop"), ("id", "<b>"))
+    many = [("id", f"1K{number}") for number in range(MAX_IDS + 1)]
+    assert f"At most {MAX_IDS}" in await said(("action", "drop"), *many)
 
 
 async def test_a_form_is_bounded(start_web: Any) -> None:

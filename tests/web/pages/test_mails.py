@@ -55,14 +55,14 @@ async def test_newest_first_with_what_was_said_of_it(start_web: Any) -> None:
 
 @pytest.mark.parametrize("capture", [True, False])
 async def test_an_empty_list_says_how_to_send_the_first_mail(start_web: Any, capture: bool) -> None:
-    _, client = await start_web(
+    daemon, client = await start_web(
         config=CAPTURE if capture else QUEUED + AWAY, SMTP_BRIDGE_SMTP__LISTENER__ADDRESS="127.0.0.1:0"
     )
     page = await Browser(client).get("/")
 
     assert "No mail yet" in page.text
     assert all(f"{tool} " in page.text for tool in ("swaks", "curl", "python3"))
-    assert "localhost:" in page.text
+    assert f"swaks --server localhost:{daemon.listeners[0].port} " in page.text
     assert ("goes nowhere else" in page.text) is capture
     assert page.html.count("<title>Inbox") == capture
 

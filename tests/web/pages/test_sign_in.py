@@ -124,7 +124,17 @@ def test_an_ipv6_client_is_its_network(host: str, client: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["//evil.example", "/\\evil.example", "https://evil.example/", "javascript:alert(1)", "", "/a\r\nb", "/\t/evil"],
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example/",
+        "javascript:alert(1)",
+        "//[",
+        "/a\u2028b",
+        "",
+        "/a\r\nb",
+        "/\t/evil",
+    ],
 )
 def test_one_is_never_led_elsewhere(text: str) -> None:
     assert own_path(text) == "/"

@@ -41,6 +41,7 @@ const makeList = (box) => {
   let tag = "";
   let here = "";
   let failures = 0;
+  const say = (text) => { if (live && live.textContent !== text) live.textContent = text; };
   const rows = () => [...box.querySelectorAll(".mail")];
   const current = () => rows().find((row) => row.dataset.id === here);
   const boxes = () => [...box.querySelectorAll("input[name=id]")];
@@ -68,7 +69,7 @@ const makeList = (box) => {
       const answer = await fetch(box.dataset.list, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
       if (answer.redirected) { location.reload(); return; }
       failures = 0;
-      if (live) live.textContent = "Live";
+      say("Live");
       if (answer.status !== 200) return;
       tag = answer.headers.get("ETag") || "";
       const text = await answer.text();
@@ -87,7 +88,7 @@ const makeList = (box) => {
       counted();
     } catch {
       failures += 1;
-      if (live && failures > 1) live.textContent = "Not connected";
+      if (failures > 1) say("Not connected");
     }
   };
   const loop = async () => {
@@ -125,8 +126,31 @@ const makeList = (box) => {
   };
 };
 
+// What becomes of a message, as long as something is still to come.
+const watchDelivery = (box) => {
+  const loop = async () => {
+    if (document.visibilityState === "visible") {
+      try {
+        const answer = await fetch(box.dataset.delivery, { cache: "no-store" });
+        if (answer.status !== 200 || answer.redirected) return;
+        box.innerHTML = await answer.text();
+        localTimes(box);
+      } catch { /* tried again */ }
+      const state = box.querySelector("[data-fragment]")?.dataset.state;
+      const tag = document.querySelector("[data-status-here] .tag");
+      if (state && tag) { tag.textContent = state; tag.className = `tag ${state}`; }
+      const form = document.querySelector("form[data-act]");
+      if (state && form) form.dataset.status = state;
+    }
+    if (box.querySelector("[data-waits]")) setTimeout(loop, 2000);
+  };
+  if (box.querySelector("[data-waits]")) setTimeout(loop, 2000);
+};
+
 document.addEventListener("DOMContentLoaded", () => {
   localTimes(document);
+  const delivery = document.querySelector("[data-delivery]");
+  if (delivery) watchDelivery(delivery);
   const box = document.querySelector("[data-list]");
   const dialog = document.querySelector("[data-help-dialog]");
   const showHelp = (event) => {
