@@ -63,7 +63,7 @@ class Tail:
 class Rest:
     """What a file holds from `start` to `end`."""
 
-    descriptor: int
+    file: IO[bytes]  # not its number, which may be another's by the time it is read
     start: int
     end: int
 
@@ -74,7 +74,7 @@ class Rest:
         """Blocks. Raises OSError."""
         position = self.start
         while position < self.end:
-            there = os.preadv(self.descriptor, [view[position - self.start :]], position)
+            there = os.preadv(self.file.fileno(), [view[position - self.start :]], position)
             if not there:
                 raise OSError(errno.EIO, "the file is shorter than what was written")
             position += there
@@ -122,30 +122,34 @@ class Content:
 
         Raises `budget.Exhausted`, NoRoom.
         """
-        if self._file is not None:
-            await self._write_out()
         whole = max(cost(self.size), least)
-        more = whole - self.hold.octets
-        if self._file is not None:
-            self.hold.resize(0)  # before asking for more: else all could wait for each other
-            at_once = self._contents.budget.take(whole, large=True)
-            self.hold = at_once or await self._contents.budget.hold(whole, large=True)
-            return at_once is None
-        if more <= 0 or self.hold.grow(more):
-            self.hold.resize(whole)
+        if self._file is None and self._fits(whole):
             return False
         if self._no_file:
             raise NoRoom
-        rest = await self._contents.budget.hold(more)
+        await self._write_out()
+        if self._file is None:  # the disk would not have it
+            if not self._fits(whole):
+                raise NoRoom
+            return False
+        self.hold.resize(0)  # who waits holds nothing: else all could wait for each other
+        large = self.size > self._contents.threshold
+        at_once = self._contents.budget.take(whole, large=large)
+        self.hold = at_once or await self._contents.budget.hold(whole, large=large)
+        return at_once is None
+
+    def _fits(self, whole: int) -> bool:
+        more = whole - self.hold.octets
+        if more > 0 and not self.hold.grow(more):
+            return False
         self.hold.resize(whole)
-        rest.release()
         return True
 
     def read(self, first: int) -> tuple[bytes, Rest | None]:
         """The first octets, at least so many (or all there are), and the rest. Blocks when it is long. Raises OSError."""
         if self._file is None:
             return (self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)), None
-        return os.pread(self._file.fileno(), first, 0), Rest(self._file.fileno(), first, self.size)
+        return os.pread(self._file.fileno(), first, 0), Rest(self._file, first, self.size)
 
     def close(self) -> None:
         """The content is gone; the hold is its owner's."""

@@ -18,7 +18,7 @@ import structlog
 from bridge import metrics, tracing
 from bridge.budget import Exhausted, Hold
 from bridge.clock import Clock
-from bridge.content import Content, NoRoom, footprint
+from bridge.content import Content, NoRoom, cost, footprint
 from bridge.delivery import verdict
 from bridge.delivery.attempt import NO_SLOT, Attempt
 from bridge.delivery.choice import Dispatchers, Plan
@@ -196,8 +196,9 @@ class Submission:
         self, prepare: Callable[..., Prepared | Reply], content: Content, peer: Peer
     ) -> Prepared | Reply:
         """Again from its beginning, with nothing held meanwhile, where it turns out to hold more than most."""
+        has_all_there_is = content.hold.octets < cost(content.size)
         try:
-            return await asyncio.to_thread(prepare, room=content.hold.octets)
+            return await asyncio.to_thread(prepare, room=None if has_all_there_is else content.hold.octets)
         except Costly as costly:
             needed = costly.octets
         if await content.keep(needed) and peer.gone:

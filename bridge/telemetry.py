@@ -31,6 +31,7 @@ from bridge import __version__
 from bridge.tracing import Value, ids_of
 
 NAME = "smtp-rest-bridge"
+_KINDS = {"smtp.transaction": SpanKind.SERVER, "http.submission": SpanKind.SERVER, "attempt": SpanKind.CLIENT}
 LAST_S = 3  # seconds for what is still to be sent when the daemon stops
 
 
@@ -69,7 +70,6 @@ class Telemetry:
         began: int,
         *,
         first: bool = False,
-        outward: bool = False,
         failure: str = "",
         **facts: Value,
     ) -> None:
@@ -80,13 +80,12 @@ class Telemetry:
         if not self._provider.sampler.should_sample(None, ids[0], name).decision.is_sampled():
             return
         attributes = {f"smtp_bridge.{key}": value for key, value in facts.items()} | {"smtp_bridge.queue_id": queue_id}
-        kind = SpanKind.SERVER if first else SpanKind.CLIENT if outward else SpanKind.INTERNAL
         self._ids.first = ids if first else None
         try:
             span = self._tracer.start_span(
                 name,
                 context=Context() if first else _below(ids),
-                kind=kind,
+                kind=_KINDS.get(name, SpanKind.INTERNAL),
                 attributes=attributes,
                 start_time=began,
             )

@@ -25,13 +25,12 @@ class Tracer(Protocol):
         began: int,
         *,
         first: bool = False,
-        outward: bool = False,
         failure: str = "",
         **facts: Value,
     ) -> None:
         """A span from `began` (0: it is left out) until now. `first`: the message's own; the others are its children.
 
-        `outward`: a call to somebody else. `failure`: why it did not go well. `facts`: become attributes.
+        `failure`: why it did not go well. `facts`: become attributes.
         """
 
 

@@ -23,6 +23,20 @@ def _main() -> None:
         from bridge.cli.run import run_from_arguments
 
         raise SystemExit(run_from_arguments(sys.argv[2:]))
+    if sys.argv[1:2] == ["sendmail"] and not {"--help"} & set(sys.argv):
+        from bridge.cli.sendmail.command import run_sendmail
+
+        raise SystemExit(run_sendmail(sys.argv[2:]))
     from bridge.cli.app import app
 
     app(prog_name="smtp-bridge")
+
+
+def sendmail() -> None:
+    """Installed as `smtp-bridge-sendmail`, to be linked to as /usr/sbin/sendmail, `mailq` and `newaliases`."""
+    from bridge.cli.sendmail.command import run_sendmail
+
+    try:
+        raise SystemExit(run_sendmail(sys.argv[1:], sys.argv[0].rpartition("/")[2]))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

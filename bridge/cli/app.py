@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -162,13 +163,30 @@ def doctor(
     count: Annotated[
         int, typer.Option(metavar="N", help="Connections to look at; many devices make a test first.", min=1)
     ] = 1,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN", help="A sending domain beside those of the settings.", show_default=False),
+    ] = None,
+    dns: Annotated[
+        str,
+        typer.Option(
+            "--dns", metavar="SERVER", help="The name server to ask, else this machine's.", show_default=False
+        ),
+    ] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Ask neither providers nor name servers.")] = False,
     config: ConfigOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Find out why a device cannot send: `doctor --listen 0.0.0.0:2525` shows what it says, and which settings let it through."""
+    """Look whether mail can come in and go out: ports, certificate, disk, clock, credentials, DNS. With --listen: find out why a
+    device cannot send."""
     if not listen:
-        fail("doctor needs --listen [ADDRESS]: it waits for a device that cannot send, shows what it says, and which"
-             " settings let it through", EX_USAGE)  # fmt: skip
+        if address:
+            fail("an ADDRESS is for --listen", EX_USAGE)
+        from bridge.cli.doctor.checkup import run_checkup
+
+        settings = settings_or_exit(config)
+        domains = domain or []
+        raise typer.Exit(run_checkup(settings, domains=domains, dns_server=dns, offline=offline, as_json=as_json))
     from bridge.cli.doctor.command import Options, run_doctor
 
     settings = settings_or_exit(config)
@@ -185,6 +203,65 @@ def listen_address(text: str) -> str:
         return str(parse_listen_address(text)) if text else ""
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="ADDRESS") from None
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def sendmail(context: typer.Context) -> None:
+    """Take a mail on standard input, as /usr/sbin/sendmail does.
+
+    -t (recipients from To, Cc, Bcc), -i (a dot alone does not end it), -f ADDRESS, -F NAME, -bs (SMTP), -bp (the queue),
+    -N, -R, -V (DSN), -B 8BITMIME, -v; --address ADDRESS (of the daemon), --config FILE; then recipients.
+    """
+    from bridge.cli.sendmail.command import run_sendmail
+
+    if "--help" in context.args:  # `bridge.cli.main` runs all else without this module
+        print(inspect.cleandoc(sendmail.__doc__ or ""))
+        return
+    raise typer.Exit(run_sendmail(context.args))
+
+
+@app.command()
+def send(
+    to: Annotated[list[str], typer.Option("--to", metavar="ADDRESS", help="Who gets it; more than once.")],
+    sender: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The sender.")],
+    subject: Annotated[str, typer.Option(metavar="TEXT", help="The subject.")] = "A test of smtp-bridge",
+    text: Annotated[str, typer.Option(metavar="TEXT", help="The text; - reads it.")] = "This is a test.",
+    html: Annotated[str, typer.Option(metavar="TEXT", help="The same as HTML.", show_default=False)] = "",
+    attach: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A file; more than once.", show_default=False)
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD", help='"Name: value"; more than once.', show_default=False)
+    ] = None,
+    server: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="host:port or unix:/path; else a listener of the settings.")
+    ] = "",
+    user: Annotated[str, typer.Option(metavar="NAME", help="Log in.", show_default=False)] = "",
+    password_file: Annotated[
+        str, typer.Option(metavar="FILE", help="The password, - for standard input.", show_default=False)
+    ] = "",
+    tls: Annotated[str, typer.Option(metavar="KIND", help="none, starttls or implicit.")] = "none",
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Wait so long for what becomes of it in the queue.", min=0)
+    ] = 0.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the dialogue.")] = False,
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Send a test message by SMTP, and print the reply and what became of it."""
+    from bridge.cli.send import Draft, Server, tell
+    from bridge.cli.send import send as send_draft
+
+    if tls not in ("none", "starttls", "implicit"):
+        fail("--tls is none, starttls or implicit", EX_USAGE)
+    password = read_password(password_file) if password_file else ""
+    draft = Draft(
+        sender=sender, to=to, subject=subject, text=sys.stdin.read() if text == "-" else text, html=html,
+        headers=header or (), attach=attach or (),
+    )  # fmt: skip
+    where = Server(address=server, config=config, user=user, password=password, tls=tls)  # type: ignore[arg-type]
+    reply = send_draft(draft, where, verbose=verbose and not as_json)
+    tell(reply, config, wait_s=wait, as_json=as_json)
 
 
 @app.command("hash-password")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bridge.cli.common import duration, fail
+from bridge.cli.completion import queue_ids, statuses
 from bridge.cli.exits import EX_USAGE
 from bridge.cli.progress import CHUNK, Work
 from bridge.spool.listing import GROUPS, Filter
@@ -29,13 +30,17 @@ def _not_empty(text: str | None) -> str | None:
     return text
 
 
-IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Queue ids.", show_default=False)]
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Queue ids.", show_default=False, autocompletion=queue_ids),
+]
 StatusOption = Annotated[
     str | None,
     typer.Option(
         "--status",
         metavar="STATUS",
         callback=_known,
+        autocompletion=statuses,
         show_default=False,
         help="Every message with this status: queued, deferred, held, sent, bounced, expired or dropped; "
         "active (the first three) or failed (bounced and expired).",

@@ -20,7 +20,7 @@ _WORDS = {True: "ok", False: "refused", None: "not known"}
 def check_online(settings: Settings, *, as_json: bool) -> int:
     """The exit status: 77 when a provider refused, or could not be asked."""
     try:
-        found = asyncio.run(_ask_all(settings))
+        found = asyncio.run(ask_all(settings))
     except ProviderError as error:
         fail(str(error), EX_CONFIG)
     if as_json:
@@ -32,7 +32,7 @@ def check_online(settings: Settings, *, as_json: bool) -> int:
     return EX_NOPERM if any(verified.ok is False for _, verified in found) else 0
 
 
-async def _ask_all(settings: Settings) -> Sequence[tuple[Provider, Verified]]:
+async def ask_all(settings: Settings) -> Sequence[tuple[Provider, Verified]]:
     providers = build_providers(settings)
     try:
         answers = await asyncio.gather(*(provider.verify() for provider in providers))

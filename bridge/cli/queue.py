@@ -25,6 +25,7 @@ from bridge.cli.chosen import (
     narrowed,
 )
 from bridge.cli.common import ConfigOption, JsonOption, counted, duration, fail, print_json, tell, to_json, warn
+from bridge.cli.completion import queue_ids
 from bridge.cli.exits import EX_CANTCREAT, EX_USAGE, INTERRUPTED
 from bridge.cli.progress import Work
 from bridge.cli.spool import with_spool
@@ -33,7 +34,9 @@ from bridge.spool.sqlite import SqliteSpool
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch and change what is in the queue.")
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A queue id.", show_default=False)]
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A queue id.", show_default=False, autocompletion=queue_ids)
+]
 
 
 @app.command("list")

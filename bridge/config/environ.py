@@ -12,6 +12,7 @@ from bridge.config.schema import nearest, tables
 from bridge.config.types import decode_json
 
 PREFIX = "SMTP_BRIDGE_"
+SENDMAIL_VARIABLE = "SMTP_BRIDGE_SENDMAIL_ADDRESS"  # of `smtp-bridge sendmail`, which is called with this environment
 # What Kubernetes injects for a Service called smtp-bridge.
 _KUBERNETES = re.compile(r"SMTP_BRIDGE_(SERVICE_(HOST|PORT).*|PORT(_[0-9]+_(TCP|UDP).*)?)")
 
@@ -22,7 +23,7 @@ class VariableProblem(Exception):
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that are settings, shorter names first: a whole table comes before a key in it."""
-    ours = (name for name in environ if name.startswith(PREFIX) and name != CONFIG_VARIABLE)
+    ours = (name for name in environ if name.startswith(PREFIX) and name not in (CONFIG_VARIABLE, SENDMAIL_VARIABLE))
     return {name: environ[name] for name in sorted(ours) if not _KUBERNETES.fullmatch(name)}
 
 

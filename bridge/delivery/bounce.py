@@ -13,6 +13,7 @@ from typing import Any, Literal
 import orjson
 import structlog
 
+from bridge import tracing
 from bridge.clock import Clock
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.lanes import Lane
@@ -132,6 +133,7 @@ class Bounces:
                 await self._tell(due)
 
     async def _tell(self, due: Due) -> None:
+        began = tracing.tracer.now()
         try:
             large = len(due.message.raw) > OFF_LOOP_SIZE
             notices = await asyncio.to_thread(self._notices, due) if large else self._notices(due)
@@ -151,6 +153,7 @@ class Bounces:
                 recipient=message.envelope.recipients[0],
                 about=[told.address for told in due.recipients],
             )
+            tracing.tracer.ended("dsn", message.queue_id, began, first=True, of=due.message.queue_id)
         self._waits_in(lane for _, lane in notices)
         if posts:
             self._posted()

@@ -15,7 +15,7 @@ from bridge.delivery.routing import NO_ROUTE, Route, Routes
 from bridge.model import Email, Envelope, Message, Origin
 from bridge.providers.base import Provider, Unfit
 from bridge.reply import Reply
-from bridge.spool.base import ClaimedRecipient
+from bridge.spool.base import ClaimedRecipient, bound_lane
 
 log: Any = structlog.get_logger()
 
@@ -115,8 +115,9 @@ class Dispatchers:
         return self._state.all[0]
 
     def lane_of(self, name: str) -> str:
-        """Of mail that is to go through this provider alone, as the operator wants it."""
-        return str(Lane(names=(name,), mark=self._state.mark))
+        """Of mail that is to go through this provider alone, as the operator wants it: bound, so that it is judged before the
+        attempt whether this one can express it, and another set of settings changes nothing."""
+        return bound_lane(name)
 
     @property
     def degrades(self) -> bool:

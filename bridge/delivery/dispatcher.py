@@ -290,7 +290,6 @@ def _trace(attempt: Attempt, began: int) -> None:
         "attempt",
         attempt.message.queue_id,
         began,
-        outward=True,
         failure="" if set(counts) == {"sent"} else f"{gravest.reply.code} {gravest.reply.enhanced}",
         provider=attempt.provider.name,
         kind=attempt.provider.kind,

@@ -34,14 +34,28 @@ async def send_data(client: SMTP, content: Content, *, before_end: Callable[[], 
     protocol = client.protocol
     if protocol is None:
         raise SMTPServerDisconnected("Connection lost")
-    # It is listened to from the start: one that refuses in the middle may read no more.
+    ended = False
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+        before_end()
+
+    # It is listened to while we write: one that refuses in the middle may read no more.
     reading = asyncio.create_task(protocol.read_response())
-    writing = asyncio.create_task(_write(protocol, content, before_end))
+    writing = asyncio.create_task(_write(protocol, content, reading.done, end))
     try:
         await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
+        if reading.done() and not ended:
             _taken(reading.result())
-        await writing
+            # That was no verdict on what it had not read, and its verdict would be taken for one on the next message.
+            raise SMTPServerDisconnected("Answered before the end")
+        try:
+            await writing
+        except OSError:
+            if reading.done() and not reading.exception():  # it refused, and then cut us off
+                _taken(reading.result())
+            raise
         return _taken(await reading)
     except BaseException:
         _forget_unwritten(protocol)
@@ -100,15 +114,18 @@ def _taken(answer: SMTPResponse) -> SMTPResponse:
     return answer
 
 
-async def _write(protocol: SMTPProtocol, content: Content, before_end: Callable[[], None]) -> None:
+async def _write(
+    protocol: SMTPProtocol, content: Content, answered: Callable[[], bool], end: Callable[[], None]
+) -> None:
     last = b""
     for block in stuffed(lines(pieces_of(content))):
         if last:
             protocol.write(last)
             await _room(protocol)
         last = block
-    before_end()
-    protocol.write(last + b".\r\n")
+    if not answered():
+        end()
+        protocol.write(last + b".\r\n")
 
 
 async def _room(protocol: SMTPProtocol) -> None:

@@ -267,6 +267,7 @@ class Wire(SMTP):
     async def read_data(self, content: Incoming) -> None:
         """DATA up to CRLF.CRLF (only that ends it), dots unstuffed, into `content`. After `begin_content`."""
         buffer, self.receiving = self._buffer, True
+        self._count(0)
         scanned, line_start = 0, True
         try:
             while (end := self._data_end(scanned, first=not self._taken)) < 0:
@@ -309,6 +310,7 @@ class Wire(SMTP):
     async def read_octets(self, count: int, content: Incoming) -> None:
         """So many octets, whatever they are, into `content` (BDAT, RFC 3030 2). After `begin_content`, once for all chunks."""
         left, self.receiving = count, True
+        self._count(0)
         try:
             while left:
                 there = len(self._buffer)
@@ -338,7 +340,6 @@ class Wire(SMTP):
     def begin_content(self) -> None:
         """What comes from now on has to keep the least rate, also in several chunks."""
         self._begun, self._taken = self.loop.time(), 0
-        self._count(0)
 
     def _patience(self, there: int) -> float:
         """Seconds until the next block must be there: not too long after the last one, and all in all not slower than
@@ -397,6 +398,7 @@ class Wire(SMTP):
             self.handshaking = False
         if transport is None:  # aborted meanwhile, which asyncio tells in this way
             return False
+        transport.set_write_buffer_limits(high=UNSENT)
         self._writer._transport = self.transport = transport  # type: ignore[attr-defined]
         self._replace_writer(self._writer)  # type: ignore[attr-defined]
         self.tls = True

@@ -190,7 +190,7 @@ def _left(action: Action, row: sqlite3.Row, provider: str, force: bool) -> str:
     if action == "retry" and status in FAILED and not row["kept"]:
         return NO_BODY
     if provider and not force and row["owner"] not in ("", provider):
-        return f"{row['owner']} may have sent it already"
+        return f"it is bound to {row['owner']}, which may have sent it already"
     return ""
 
 

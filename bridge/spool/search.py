@@ -28,6 +28,12 @@ WHERE status IN ('queued', 'deferred', 'held', 'bounced', 'expired', 'dropped') 
     AND queue_id < ? AND queue_id > ?
 ORDER BY queue_id DESC LIMIT ?
 """
+# Down from the one that `high` is in, if it is in one.
+_SUMMARIES = """
+SELECT last_id, after_id, words FROM summary
+WHERE last_id > :low AND last_id <= COALESCE((SELECT min(last_id) FROM summary WHERE last_id >= :high), :high)
+ORDER BY last_id DESC
+"""
 _BY_PROVIDER_ID = "SELECT DISTINCT queue_id FROM recipient WHERE provider_message_id = ? AND provider_message_id <> ''"
 # A row for each recipient that is what is asked for.
 _STEP = """
@@ -136,11 +142,8 @@ class _Walk:
         """(less than, more than), newest first: everything but what the summaries say no to."""
         top = high
         if any(term.keys for term in self._terms):
-            rows = self._db.execute(
-                "SELECT last_id, after_id, words FROM summary WHERE last_id > ? ORDER BY last_id DESC", (low,)
-            )
-            for last_id, after_id, words in rows:
-                if after_id >= high:
+            for last_id, after_id, words in self._db.execute(_SUMMARIES, {"low": low, "high": high}):
+                if after_id + "!" >= high:
                     continue
                 if all(term.may_be_in(words) for term in self._terms):
                     yield top, max(after_id, low)

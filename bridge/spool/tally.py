@@ -17,13 +17,14 @@ KEY = "tally"  # its name in the table `state`
 MINUTES, QUARTERS, ERRORS = 60, 96, 50
 MINUTE_S, QUARTER_S = 60, 900
 _WORDS = ("accepted", "sent", "deferred", "bounced")
-_WORD_OF = {
-    "sent": "sent",
-    "delivered": "sent",
-    "deferred": "deferred",
-    "held": "deferred",
-    "bounced": "bounced",
-    "expired": "bounced",
+_ACCEPTED, _SENT, _DEFERRED, _BOUNCED = range(len(_WORDS))
+_PLACE_OF = {
+    "sent": _SENT,
+    "delivered": _SENT,
+    "deferred": _DEFERRED,
+    "held": _DEFERRED,
+    "bounced": _BOUNCED,
+    "expired": _BOUNCED,
 }
 # Upper bounds of what a latency is counted under, in seconds: from a millisecond to two days, each a quarter more.
 _BOUNDS = [0.001 * 1.25**n for n in range(84)]
@@ -36,21 +37,24 @@ class Tally:
         self._quarters: dict[int, list[int]] = {}
         self._latency: dict[int, dict[int, int]] = {}  # minute -> place in _BOUNDS -> recipients
         self._errors: deque[dict[str, Any]] = deque(maxlen=ERRORS)
+        self._minute: int | None = None  # the one of these two
+        self._in_minute: list[int] = []
+        self._in_quarter: list[int] = []
 
     def accepted(self, at: float) -> None:
-        self._count("accepted", at)
+        self._count(_ACCEPTED, at)
 
     def result(self, queue_id: str, address: str, result: Result, *, at: float, took_s: float | None) -> None:
         """`took_s`: since the message came."""
-        word = "deferred" if result.unknown else _WORD_OF.get(result.status, "")
-        if not word:
+        place = _DEFERRED if result.unknown else _PLACE_OF.get(result.status)
+        if place is None:
             return
-        self._count(word, at)
-        if word == "sent":
+        self._count(place, at)
+        if place == _SENT:
             if took_s is not None:
                 counts = self._latency.setdefault(int(at // MINUTE_S), {})
-                place = min(bisect_left(_BOUNDS, took_s), len(_BOUNDS) - 1)
-                counts[place] = counts.get(place, 0) + 1
+                slot = min(bisect_left(_BOUNDS, took_s), len(_BOUNDS) - 1)
+                counts[slot] = counts.get(slot, 0) + 1
             return
         reply = result.reply
         self._errors.append(
@@ -66,16 +70,21 @@ class Tally:
             }
         )
 
-    def _count(self, word: str, at: float) -> None:
-        place = _WORDS.index(word)
-        for ring, span, length in ((self._minutes, MINUTE_S, MINUTES), (self._quarters, QUARTER_S, QUARTERS)):
-            number = int(at // span)
-            counts = ring.get(number)
-            if counts is None:
-                counts = ring[number] = [0] * len(_WORDS)
-                _forget(ring, number - length)
-                _forget(self._latency, int(at // MINUTE_S) - MINUTES)
-            counts[place] += 1
+    def _count(self, place: int, at: float) -> None:
+        """On the path of every message: two additions while the minute lasts."""
+        minute = int(at // MINUTE_S)
+        if minute != self._minute:
+            self._turn(minute, int(at // QUARTER_S))
+        self._in_minute[place] += 1
+        self._in_quarter[place] += 1
+
+    def _turn(self, minute: int, quarter: int) -> None:
+        self._minute = minute
+        self._in_minute = self._minutes.setdefault(minute, [0] * len(_WORDS))
+        self._in_quarter = self._quarters.setdefault(quarter, [0] * len(_WORDS))
+        _forget(self._minutes, minute - MINUTES)
+        _forget(self._latency, minute - MINUTES)
+        _forget(self._quarters, quarter - QUARTERS)
 
     def numbers(self, now: float) -> dict[str, Any]:
         """`minutes` (60) and `quarters` (96), oldest first, each {"at", "accepted", "sent", "deferred", "bounced"}, the last
@@ -104,6 +113,7 @@ class Tally:
 
     def restore(self, text: str) -> None:
         """What another version wrote otherwise is forgotten."""
+        self._minute = None
         try:
             minutes, quarters, latency, errors = json.loads(text)
             self._minutes = {int(at): list(map(int, counts[: len(_WORDS)])) for at, counts in minutes.items()}
@@ -112,9 +122,10 @@ class Tally:
                 int(at): {int(p): int(n) for p, n in found.items() if int(p) < len(_BOUNDS)}
                 for at, found in latency.items()
             }
-            self._errors.extend(errors)
+            self._errors.extend({**error} for error in errors)
         except (ValueError, TypeError, AttributeError):
             self._minutes, self._quarters, self._latency = {}, {}, {}
+            self._errors.clear()
 
 
 def _forget(ring: dict[int, Any], before: int) -> None:

@@ -432,7 +432,7 @@ def test_a_taken_port_is_one_line_that_names_the_daemon(tmp_path: Path, taken_po
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (("doctor",), 2, "--listen"),
+        (("doctor", "127.0.0.1:2525"), 2, "--listen"),
         (("doctor", "--listen", "nowhere"), 2, "not an address"),
         (("doctor", "--listen", "--config", "none.toml"), 78, "none.toml"),
     ],

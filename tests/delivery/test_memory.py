@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import gc
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 from bridge.budget import MemoryBudget
-from bridge.content import Contents
+from bridge.content import Contents, cost
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.preparation import Rules
@@ -251,3 +252,28 @@ async def test_what_waited_in_the_queue(place: Place, tmp_path: Path, shape: str
     await runner.drain(1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_texts_in_memory_do_not_wait_for_each_other(place: Place) -> None:
+    """Each asks for more than it has when it is known to be text that is not ASCII; who waits must hold nothing."""
+    text = (
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+        + "Größe und Übermut\r\n" * 9000
+    )
+    message = HEAD + text.encode()
+    made = place("sendgrid")
+    budget = MemoryBudget(12 * cost(len(message)) + 50_000, wait_s=10)
+    submission, contents = made[0], dataclasses.replace(made[4], budget=budget, threshold=256 * 1024)
+
+    async def one() -> str:
+        content = await contents.begin()
+        await content.write(message)
+        assert not content.long
+        envelope = Envelope(reverse_path="ann@example.com", recipients=("bob@example.org",))
+        answer = await submission.submit(envelope, content, origin=Origin(client="192.0.2.7"), peer=Peer())
+        return str(answer.reply)
+
+    replies = await asyncio.gather(*(one() for _ in range(12)))
+
+    assert {reply[:9] for reply in replies} == {"250 2.0.0"}
+    assert budget.used == 0

@@ -176,6 +176,22 @@ async def test_what_is_refused_is_a_span_that_failed(
     assert (facts(whole)["outcome"], whole.status.code, whole.status.message) == ("rejected", ERROR, "554 5.6.0")
 
 
+async def test_a_bounce_is_a_trace_of_its_own_that_names_its_message(
+    collector: Collector, sandbox: Sandbox, start_daemon: Any, connect: Any
+) -> None:
+    daemon = await start_daemon(**rest(sandbox.url, SMTP_BRIDGE_RELAY__MODE="queue"))
+    client = await connect(daemon.listeners[0].port)
+    sandbox.fail("422:1")
+    assert (await client.send()).startswith("250")
+    await sandbox.wait_for(1)  # the bounce
+    await daemon.stop()
+
+    (whole,), (bounce,) = collector.named("smtp.transaction"), collector.named("dsn")
+    assert facts(bounce)["of"] == facts(whole)["queue_id"]
+    assert (bounce.trace_id, bounce.span_id, bounce.kind) == (*ids(facts(bounce)["queue_id"]), INTERNAL)
+    assert [s.parent_span_id for s in collector.named("attempt") if s.trace_id == bounce.trace_id] == [bounce.span_id]
+
+
 async def test_the_resource_says_who_it_is(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, expected in (("", "smtp-rest-bridge"), ("mail-out", "mail-out")):
         monkeypatch.setenv("OTEL_SERVICE_NAME", name)
@@ -248,6 +264,23 @@ def test_without_the_extra_it_is_said_once_and_mail_goes_on(
         assert wiring.start({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE}) is None
 
     assert [line["text"] for line in lines] == ["no traces are sent: install smtp-rest-bridge[otel]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "grpc is not spoken, only http/protobuf"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "max_queue_size must be a positive integer."),
+    ],
+)
+def test_a_variable_that_cannot_be_followed_is_said_and_mail_goes_on(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with every_line() as lines:
+        assert wiring.start({"OTEL_EXPORTER_OTLP_ENDPOINT": NOWHERE, name: value}) is None
+
+    assert [line["text"] for line in lines] == [f"no traces are sent: {why}"]
 
 
 def test_ids_are_the_same_everywhere_and_never_none() -> None:

@@ -358,6 +358,23 @@ async def test_a_connection_lost_before_the_end_is_no_message(start: Start, brea
     assert told(outcome) == ("deferred", "451 4.4.1", Fault.PROVIDER)
 
 
+def take_too_early(peer: Peer) -> None:
+    if peer.octets > 1_000_000:
+        peer.host.on_content = lambda peer: None
+        peer.reply("250 2.0.0 Scanner connected")
+
+
+async def test_a_reply_before_the_end_is_no_verdict_and_none_on_the_next_message(start: Start) -> None:
+    host = Smarthost(on_content=take_too_early)
+    provider = await start(host)
+
+    outcome = await send(provider, parse(large(20_000_000)))
+
+    assert told(outcome) == ("deferred", "451 4.4.1", Fault.PROVIDER)
+    assert (await send(provider, parse(large(1000)))).status == "sent"
+    assert len(host.peers) == 2
+
+
 def cut_after_the_end(peer: Peer) -> None:
     if peer.tail == b"\r\n.\r\n":
         peer.transport.abort()

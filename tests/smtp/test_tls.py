@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.smtp.tls import CertificateError, make_context, self_signed
+from bridge.smtp.wire import UNSENT
 from tests.delivery.conftest import every_line
 from tests.smtp.authority import Authority
 from tests.smtp.raw import CAPTURE, WHOLE, Raw, clients_end, trusting
@@ -361,3 +362,23 @@ async def test_a_bad_certificate_stops_the_start_and_leaves_nothing_open(start_d
 
     with pytest.raises(CertificateError, match=r"garbage\.pem"):
         await start_daemon(**CAPTURE, SMTP_BRIDGE_TLS__CERT_FILE=str(path))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "starttls"])
+async def test_few_replies_wait_unsent_for_who_reads_nothing(start_daemon: Any, tls: bool) -> None:
+    """On their way through TLS too, which has a buffer of its own and a larger limit unless it is told."""
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__MAX_JUNK_COMMANDS="100000000")
+    raw = await Raw.connect(daemon.listeners[0].port, rcvbuf=4096)
+    await raw.expect("220")
+    if tls:
+        await raw.say("EHLO x")
+        await raw.start_tls()
+    (session,) = daemon.connections.sessions
+    raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    async with asyncio.timeout(20):
+        while not session._paused:
+            raw.send(b"HELP\r\n" * 1000)
+            await asyncio.sleep(0.001)
+
+    assert session._writer.transport.get_write_buffer_size() < 3 * UNSENT

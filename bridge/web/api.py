@@ -1,0 +1,229 @@
+"""`/api/v1`: what the page and programs ask of the queue. JSON; times are seconds since the epoch, sizes octets.
+
+To look needs the scope read, to change manage. Errors are `{"error": {"code", "message", "field"}}`.
+
+A message, as in a list: `queue_id`, `created_at`, `expires_at`, `resolved_at`, `size`, `kind`, `subject`, `message_id`, `client`,
+`helo`, `user`, `listener`, `protocol`, `sender`, `smtputf8`, `status` (one word for all recipients), `has_body`, `recipients`:
+each with `address`, `status`, `attempts`, `next_attempt_at`, `expires_at`, `code`, `enhanced`, `text` (the last reply), `fault`,
+`provider`, `provider_message_id`, `lane`, and a few more.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from bridge.spool.base import Action, Search, SpoolError, SpoolFull
+from bridge.web import numbers, operations
+from bridge.web.asked import json_of, number_of, search_of
+from bridge.web.context import Web
+from bridge.web.errors import Json, Problem
+from bridge.web.guard import allowed, csrf_in_header
+
+PREFIX = "/api/v1"
+LIMIT, MAX_LIMIT = 50, 500
+MAX_ADDRESS = 320
+_PAGING = frozenset({"limit", "before", "after"})
+_EXPORT_PAGE = 50
+
+
+def routes(web: Web) -> list[BaseRoute]:
+    api = Api(web)
+    table = {
+        ("GET", "/messages"): api.messages,
+        ("GET", "/messages/{queue_id}"): api.message,
+        ("GET", "/messages/{queue_id}/raw"): api.raw,
+        ("POST", "/messages/{action}"): api.act,
+        ("GET", "/export"): api.export,
+        ("GET", "/providers"): api.providers,
+        ("GET", "/suppressions"): api.suppressions,
+        ("POST", "/suppressions"): api.suppress,
+        ("DELETE", "/suppressions/{address:path}"): api.unsuppress,
+        ("GET", "/status"): api.status,
+    }
+    return [Route(f"{PREFIX}{path}", _safely(work), methods=[method]) for (method, path), work in table.items()]
+
+
+def _safely(work: Any) -> Any:
+    """What the spool cannot do is no defect."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return cast(Response, await work(request))
+        except SpoolFull:
+            raise Problem(503, "The spool is full", code="spool_full") from None
+        except SpoolError as error:
+            raise Problem(503, f"The spool cannot be used: {error}", code="spool_error") from None
+
+    return handle
+
+
+class Api:
+    def __init__(self, web: Web) -> None:
+        self._web = web
+
+    # --- messages
+
+    async def messages(self, request: Request) -> Response:
+        """`q` words, `address`, `subject`, `id`, `status`, `provider`, `since`, `until`, all of what is given (see
+        `base.Search`); `limit` (50, at most 500); `before` and `after` a queue id ->
+        `{"messages": [...], "more": bool, "before": queue id}`, newest first.
+
+        A search looks for a short time: with `more` there may be further ones, and `before` says where to go on, also when
+        nothing was found yet. `after` the newest that is shown: what is new."""
+        allowed(self._web, request, "read")
+        given = request.query_params
+        page = await self._web.spool.search(
+            _search(request),
+            limit=number_of(request, "limit", LIMIT, MAX_LIMIT),
+            before=given.get("before", ""),
+            after=given.get("after", ""),
+        )
+        return Json({"messages": page.rows, "more": page.more, "before": page.before})
+
+    async def message(self, request: Request) -> Response:
+        """The message with `events`, oldest first (`at`, `event`, `address`, `provider`, `code`, `enhanced`, `text`; `detail`:
+        the provider's own words), and `timelines`: by address its events, with the number of the `attempt` that they end."""
+        allowed(self._web, request, "read")
+        return Json(await self._found(request))
+
+    async def raw(self, request: Request) -> Response:
+        """The message itself, as it is stored (message/rfc822); 404 `no_body` when its body is not kept any more."""
+        allowed(self._web, request, "read")
+        row = await self._found(request)
+        body = await self._web.spool.body(row["queue_id"])
+        if body is None:
+            raise Problem(404, "The body of this message is not kept any more", code="no_body")
+        name = {"content-disposition": f'attachment; filename="{row["queue_id"]}.eml"'}
+        return Response(body, media_type="message/rfc822", headers=name)
+
+    async def _found(self, request: Request) -> Any:
+        row = await self._web.spool.show(request.path_params["queue_id"])
+        if row is None:
+            raise Problem(404, "There is no such message (any more)")
+        return row
+
+    async def export(self, request: Request) -> Response:
+        """All messages of a search, newest first, one JSON object in a line (application/x-ndjson): as in the list, with `raw`,
+        its body in base64, or null."""
+        allowed(self._web, request, "read")
+        wanted = _search(request)
+        if set(request.query_params) & {"after", "limit"}:
+            raise Problem(422, "An export is of everything", field="limit")
+        lines = self._lines(wanted, request.query_params.get("before", ""))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def _lines(self, wanted: Search, before: str) -> AsyncIterator[bytes]:
+        spool, more = self._web.spool, True
+        while more and not self._web.stopping:
+            page = await spool.search(wanted, limit=_EXPORT_PAGE, before=before)
+            for row in page.rows:
+                body = await spool.body(row["queue_id"])
+                raw = None if body is None else base64.b64encode(body).decode()
+                yield orjson.dumps({**row, "raw": raw}) + b"\n"
+            more, before = page.more, page.before
+
+    async def act(self, request: Request) -> Response:
+        """retry, hold, release, drop: `{"ids": [...]}` or `{"filter": {"q", "address", "status", ...}, "before"}`; with `dry_run`
+        only what it would do; for retry `provider`: through this one, and `force`: even if another may have sent it ->
+        `{"action", "dry_run", "changed": recipients, "forecast": {"messages", "before", "changed", "left", "unknown", "text"},
+        "more", "before"}`. At most 10 000 messages at once: with `more`, ask again from `before` on."""
+        caller = allowed(self._web, request, "manage")
+        csrf_in_header(caller, request)
+        action = request.path_params["action"]
+        if action not in operations.ACTIONS:
+            raise Problem(404, f"There is no action {action}; there are {', '.join(operations.ACTIONS)}")
+        known = {"ids": list, "filter": dict, "before": str, "dry_run": bool, "provider": str, "force": bool}
+        asked = await json_of(request, known)
+        chosen = await self._chosen(asked)
+        options = {"provider": asked.get("provider", ""), "force": asked.get("force", False)}
+        dry_run = asked.get("dry_run", False)
+        said = await operations.forecast(self._web, cast(Action, action), chosen.ids, **options)
+        changed = 0 if dry_run else await operations.act(self._web, cast(Action, action), chosen.ids, **options)
+        return Json(
+            {
+                "action": action,
+                "dry_run": dry_run,
+                "changed": changed,
+                "forecast": operations.as_json(said),
+                "more": chosen.more,
+                "before": chosen.before,
+            }
+        )
+
+    async def _chosen(self, asked: dict[str, Any]) -> operations.Chosen:
+        if ("ids" in asked) == ("filter" in asked):
+            raise Problem(422, "Either ids or a filter is needed", field="ids")
+        if "filter" in asked:
+            wanted = search_of(asked["filter"], prefix="filter.")
+            if wanted == Search():
+                raise Problem(422, 'The filter is empty; {"status": "active"} is all that waits', field="filter")
+            return await operations.choose(self._web, wanted, before=asked.get("before", ""))
+        ids = asked["ids"]
+        if not ids or len(ids) > operations.MAX_IDS:
+            raise Problem(422, f"ids is a list of 1 to {operations.MAX_IDS} queue ids", field="ids")
+        for n, one in enumerate(ids):
+            if not isinstance(one, str):
+                raise Problem(422, "A queue id is a text", field=f"ids[{n}]")
+        return operations.Chosen(ids=list(dict.fromkeys(ids)))
+
+    # --- providers, status
+
+    async def providers(self, request: Request) -> Response:
+        """`{"providers": [...]}`, each as in `numbers.providers`."""
+        allowed(self._web, request, "read")
+        return Json({"providers": await numbers.providers(self._web)})
+
+    async def status(self, request: Request) -> Response:
+        """As `numbers.status` has it."""
+        allowed(self._web, request, "read")
+        return Json(await numbers.status(self._web))
+
+    # --- addresses that are not mailed
+
+    async def suppressions(self, request: Request) -> Response:
+        """`limit`, `after` an address -> `{"suppressions": [{"address", "reason", "provider", "created_at"}], "after"}`, by
+        address; `after`: where to go on, "" at the end."""
+        allowed(self._web, request, "read")
+        limit = number_of(request, "limit", MAX_LIMIT, MAX_LIMIT)
+        rows = await self._web.spool.list_suppressions(limit=limit, after=request.query_params.get("after", ""))
+        return Json({"suppressions": rows, "after": rows[-1]["address"] if len(rows) == limit else ""})
+
+    async def suppress(self, request: Request) -> Response:
+        """`{"address", "reason"}` -> 201 `{"address", "added": true}`, or 200 when it was there already."""
+        caller = allowed(self._web, request, "manage")
+        csrf_in_header(caller, request)
+        asked = await json_of(request, {"address": str, "reason": str})
+        address = _address(asked.get("address", ""))
+        reason = " ".join(asked.get("reason", "").split())[:500] or "by hand"
+        added = await self._web.spool.suppress(address, reason, now=self._web.clock.now())
+        await self._web.suppressions.load()
+        return Json({"address": address, "added": added}, status_code=201 if added else 200)
+
+    async def unsuppress(self, request: Request) -> Response:
+        """204, or 404 when it was not suppressed."""
+        caller = allowed(self._web, request, "manage")
+        csrf_in_header(caller, request)
+        if not await self._web.spool.unsuppress(_address(request.path_params["address"])):
+            raise Problem(404, "This address is not suppressed", field="address")
+        await self._web.suppressions.load()
+        return Response(status_code=204)
+
+
+def _search(request: Request) -> Search:
+    given = request.query_params
+    return search_of({name: value for name, value in given.items() if name not in _PAGING})
+
+
+def _address(text: str) -> str:
+    address = text.strip()
+    local, at, domain = address.rpartition("@")
+    if not (local and at and domain) or len(address) > MAX_ADDRESS or not address.isprintable() or " " in domain:
+        raise Problem(422, "address is an address like ann@example.com", field="address")
+    return address
