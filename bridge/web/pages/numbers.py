@@ -1,4 +1,4 @@
-"""What the status page shows, gathered from the parts. The one place where the page asks them."""
+"""What the status page shows: the numbers of the API (`bridge.web.numbers`), in the words and the order of a page."""
 
 from __future__ import annotations
 
@@ -6,141 +6,98 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.delivery.dispatcher import Dispatcher
-from bridge.delivery.lanes import Lane
-from bridge.spool.base import SpoolError, Stats
+from bridge.web import numbers
 from bridge.web.context import Web
 
-# Upper bounds in seconds, and beyond the last of them.
-AGES: Mapping[float, str] = {
-    60.0: "up to a minute",
-    600.0: "1 to 10 minutes",
-    3600.0: "10 to 60 minutes",
-    6 * 3600.0: "1 to 6 hours",
-    86400.0: "6 to 24 hours",
+AGES: Mapping[str, str] = {
+    "1 minute": "up to a minute",
+    "5 minutes": "1 to 5 minutes",
+    "1 hour": "5 to 60 minutes",
+    "6 hours": "1 to 6 hours",
+    "1 day": "6 to 24 hours",
+    numbers.OLDER: "more than a day",
 }
-OLDER = "more than a day"
-HOUR, QUARTER = 3600, 900
 ERRORS = 20  # the newest
-WAITS = ("queued", "deferred", "held")
+_WAITS = ("queued", "deferred", "held")
+# What a page says of a breaker, and how bad it is.
+_STATES: Mapping[str, tuple[str, str]] = {
+    "closed": ("in use", "good"),
+    "open": ("failing", "bad"),
+    "half-open": ("being tried", "bad"),
+    "blocked": ("blocked", "bad"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """`word`: for the eye, good, wait or bad. `since`, `until`: of what the state says, seconds since the epoch, None where it
-    says nothing. `waiting`: recipients whose turn it is with it."""
+    says nothing. `told`: as `numbers.providers` has it."""
 
-    name: str
-    kind: str
     state: str
     word: str
-    reason: str = ""
-    since: float | None = None
-    until: float | None = None
-    running: int = 0
-    waiting: int = 0
-    sent: int = 0
-    deferred: int = 0
-    bounced: int = 0
-    today: int = 0
-    most_a_day: int = 0
+    reason: str
+    since: float | None
+    until: float | None
+    told: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
-    """Octets and seconds. `tally`: as `spool.numbers`. `elsewhere`: recipients that wait for no provider of the settings."""
+    """`told`: as `numbers.status`. `elsewhere`: recipients that wait for no provider of the settings. `listeners`: with whether
+    they are up. Octets, seconds."""
 
-    now: float
-    stats: Stats
-    tally: Mapping[str, Any]
-    ages: tuple[tuple[str, int], ...]
+    told: Mapping[str, Any]
     providers: tuple[Provider, ...]
     elsewhere: int
-    free: int
-    writable: bool
     listeners: tuple[tuple[str, bool], ...]
     memory_used: int
     memory_total: int
 
     @property
+    def by_status(self) -> dict[str, int]:
+        return {status: self.told["queue"]["by_status"].get(status, 0) for status in _WAITS}
+
+    @property
     def waiting(self) -> int:
-        return sum(self.stats.by_status.get(status, 0) for status in WAITS)
+        return sum(self.by_status.values())
 
     @property
     def oldest_s(self) -> float | None:
-        return None if self.stats.oldest is None else max(0.0, self.now - self.stats.oldest)
+        oldest = self.told["queue"]["oldest"]
+        return None if oldest is None else max(0.0, self.told["at"] - oldest)
+
+    @property
+    def ages(self) -> list[tuple[str, int]]:
+        return [(AGES[name], count) for name, count in self.told["queue"]["by_age"].items()]
 
     def last_hour(self, word: str) -> int:
-        return sum(one[word] for one in self.tally["minutes"])
+        return sum(one[word] for one in self.told["minutes"])
 
     def last_day(self, word: str) -> int:
-        return sum(one[word] for one in self.tally["quarters"])
+        return sum(one[word] for one in self.told["quarters"])
 
 
 async def gather(web: Web) -> Numbers:
     """Raises SpoolError."""
-    now, spool = web.clock.now(), web.spool
-    counts = await spool.ages(now=now, bounds=tuple(AGES))
-    waiting, elsewhere = _by_provider(web, await spool.depth())
-    try:
-        free, writable = await spool.free_bytes(), await spool.writable()
-    except SpoolError:
-        free, writable = 0, False
+    told = await numbers.status(web)
+    names = {one["name"] for one in told["providers"]}
     return Numbers(
-        now=now,
-        stats=await spool.stats(),
-        tally=await spool.numbers(now=now),
-        ages=tuple(zip([*AGES.values(), OLDER], counts, strict=True)),
-        providers=tuple(_provider(one, waiting.get(one.provider.name, 0), now) for one in web.dispatchers.all),
-        elsewhere=elsewhere,
-        free=free,
-        writable=writable,
+        told=told,
+        providers=tuple(_provider(one, told["at"]) for one in told["providers"]),
+        elsewhere=sum(count for name, count in told["queue"]["by_provider"].items() if name not in names),
         listeners=tuple((one.address, one.up) for one in web.listeners),
         memory_used=web.budget.used if web.budget else 0,
         memory_total=web.budget.total if web.budget else 0,
     )
 
 
-def _by_provider(web: Web, depth: Mapping[str, int]) -> tuple[dict[str, int], int]:
-    """From lanes to the provider that is next; the rest waits for one that is gone, or to be sorted."""
-    found: dict[str, int] = {}
-    elsewhere = 0
-    for text, count in depth.items():
-        lane = Lane.parse(text)
-        name = lane.order[0] if lane else ""
-        if web.dispatchers.named(name):
-            found[name] = found.get(name, 0) + count
-        else:
-            elsewhere += count
-    return found, elsewhere
-
-
-def _provider(one: Dispatcher, waiting: int, now: float) -> Provider:
-    breaker, limiter = one.breaker, one.limiter
-    state, word, reason = "in use", "good", ""
-    since: float | None = None
-    until: float | None = None
-    if not breaker.closed:
-        state, word = ("blocked", "bad") if breaker.blocked else ("failing", "bad")
-        reason, since = breaker.reason, breaker.since
-        until = breaker.until if breaker.until > now else None
-    elif limiter.paused_until and limiter.paused_until > now:
-        state, word, reason, until = "paused", "wait", "it asked for less", limiter.paused_until
-    elif limiter.wait(now) > 1:
-        state, word, reason, until = "at its limit", "wait", "a limit of the settings", now + limiter.wait(now)
+def _provider(told: Mapping[str, Any], now: float) -> Provider:
+    state, word = _STATES[told["state"]]
+    reason, since, until = told["reason"], told["since"], told["until"]
+    if word == "good":
+        since = None
+        until = told["paused_until"] if (told["paused_until"] or 0) > now else None
+        state, word, reason = ("paused", "wait", "it asked for less") if until else (state, word, "")
     return Provider(
-        name=one.provider.name,
-        kind=one.provider.kind,
-        state=state,
-        word=word,
-        reason=reason,
-        since=since,
-        until=until,
-        running=one.running,
-        waiting=waiting,
-        sent=one.sent,
-        deferred=one.deferred,
-        bounced=one.bounced,
-        today=limiter.counted.today,
-        most_a_day=limiter.policy.max_per_day,
+        state=state, word=word, reason=reason, since=since, until=until if (until or 0) > now else None, told=told
     )

@@ -22,8 +22,8 @@ def routes(web: Web) -> list[BaseRoute]:
         except SpoolError as error:
             raise Problem(503, f"The spool cannot be read: {error}") from None
         charts = (
-            make_chart("hour", "The last hour, by minute", numbers.tally["minutes"], each="minute"),
-            make_chart("day", "The last day, by quarter hour", numbers.tally["quarters"], each="quarter hour"),
+            make_chart("hour", "The last hour, by minute", numbers.told["minutes"], each="minute"),
+            make_chart("day", "The last day, by quarter hour", numbers.told["quarters"], each="quarter hour"),
         )
         return render(
             web,
@@ -35,7 +35,7 @@ def routes(web: Web) -> list[BaseRoute]:
             words=WORDS,
             width=WIDTH,
             height=HEIGHT,
-            errors=numbers.tally["errors"][:ERRORS],
+            errors=numbers.told["errors"][:ERRORS],
         )
 
     return [route("/status", web, page)]

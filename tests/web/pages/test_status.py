@@ -65,7 +65,7 @@ async def test_who_waits_since_when_and_for_whom_is_said(start_web: Any) -> None
     browser = await Browser(client).sign_in("read")
     page = await browser.get("/status")
 
-    assert "up to a minute 1 1 to 10 minutes 0" in page.text
+    assert "up to a minute 1 1 to 5 minutes 0" in page.text
     assert "1 deferred" in page.text
     assert page.all("a", href=f"/mail/{queue_id}")
     assert "zoe@example.net" in page.text
