@@ -20,6 +20,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from bridge.config.load import load_settings
 from bridge.daemon import Daemon
+from bridge.web.visits import COOKIE
 from tests.conftest import environment
 from tests.e2e.conftest import Smtp
 from tests.web.conftest import CAPTURE, KEYS, keys
@@ -44,6 +45,12 @@ class Site:
     def url(self) -> str:
         assert self.daemon.http
         return f"http://127.0.0.1:{self.daemon.http.port}"
+
+    def visit(self, key: str) -> str:
+        """The cookie of who signed in with this key; "" where there is no such key."""
+        web = self.daemon.web
+        assert web
+        return web.visits.begin(key, self.daemon.clock.now()) if web.keys.named(key) else ""
 
     async def send(self, *recipients: str, subject: str = "hello", content: bytes = b"") -> str:
         """By SMTP; the queue id of what was taken."""
@@ -103,8 +110,10 @@ async def start_site(tmp_path: Path) -> AsyncIterator[StartSite]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_page(browser: Browser) -> AsyncIterator[Open]:
-    """`await open_page(site, "/status", key="manage", dark=True, phone=True)`; `elsewhere`: what it may fetch from.
-    A page whose scripts raised nothing, and that fetched nothing from elsewhere, or the test fails at its end."""
+    """`await open_page(site, "/status", key="manage", dark=True, phone=True)`, signed in with that key.
+
+    A page whose scripts raised nothing, and that fetched nothing but from `elsewhere`, or the test fails at its end.
+    """
     wrong: list[str] = []
     async with contextlib.AsyncExitStack() as opened:
 
@@ -129,13 +138,13 @@ async def open_page(browser: Browser) -> AsyncIterator[Open]:
             )
             context.set_default_timeout(WAIT_MS)
             opened.push_async_callback(context.close)
+            if visit := site.visit(key):
+                await context.add_cookies([{"name": COOKIE, "value": visit, "url": site.url}])
             page = await context.new_page()
             page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
             # Of a request that its policy forbids there is an event too, but no answer.
             page.on("response", lambda response: wrong.extend(_elsewhere(response.url, site.url, elsewhere)))
             await page.goto(path)
-            if key and "/sign-in" in page.url:
-                await sign_in(page, key)
             return page
 
         yield open_it

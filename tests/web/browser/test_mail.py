@@ -196,7 +196,7 @@ async def test_a_test_message_is_sent_and_led_to(start_site: StartSite, open_pag
 async def test_an_address_is_suppressed_and_mailed_again(start_site: StartSite, open_page: Open) -> None:
     site = await start_site()
     page = await open_page(site, "/suppressions")
-    await page.get_by_label("Address").fill("zoe@example.org")
+    await page.get_by_role("textbox", name="Address").fill("zoe@example.org")
     await page.get_by_role("button", name="Suppress").click()
     await expect(page.get_by_role("status")).to_contain_text("refused")
     assert await site.daemon.spool.suppressions() == {"zoe@example.org": "by hand"}

@@ -20,7 +20,8 @@ async def test_who_has_not_signed_in_is_led_to_it_and_back(start_site: StartSite
 
 async def test_the_cookie_is_for_http_and_for_this_site_alone(start_site: StartSite, open_page: Open) -> None:
     site = await start_site()
-    page = await open_page(site, "/status")
+    page = await open_page(site, "/status", key="")
+    await sign_in(page, "manage")
 
     (cookie,) = [one for one in await page.context.cookies() if one["name"] == "smtp_bridge"]
     assert cookie["httpOnly"] is True
@@ -30,7 +31,8 @@ async def test_the_cookie_is_for_http_and_for_this_site_alone(start_site: StartS
 
 async def test_signing_out_ends_it(start_site: StartSite, open_page: Open) -> None:
     site = await start_site()
-    page = await open_page(site, "/status")
+    page = await open_page(site, "/status", key="")
+    await sign_in(page, "manage")
     await page.get_by_role("button", name="Sign out").click()
     await page.goto("/status")
 
