@@ -28,6 +28,7 @@ from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.events import Events
 from bridge.delivery.posts import Posts
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.runner import Runner
@@ -53,7 +54,7 @@ from bridge.wiring import smtp as smtp_wiring
 from bridge.wiring.reload import reload
 
 if TYPE_CHECKING:
-    from bridge.web.context import Web
+    from bridge.web.context import Place, Web
     from bridge.web.server import WebServer
 
 log: Any = structlog.get_logger()
@@ -80,6 +81,7 @@ class Daemon:
         self.contexts = Contexts()
         self.http: WebServer | None = None
         self.web: Web | None = None
+        self._places: dict[str, Place] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self.background: set[asyncio.Task[None]] = set()
@@ -143,7 +145,9 @@ class Daemon:
         if settings.http.address:
             # Here, so that a daemon that is not asked over HTTP holds none of it in memory.
             from bridge.web.server import WebServer
+            from bridge.wiring import web
 
+            self._places = web.places(settings)
             self.http = WebServer(str(settings.http.address), max_connections=settings.http.max_connections)
             opened.push_async_callback(self.http.close)
             self.http.bind()
@@ -151,6 +155,7 @@ class Daemon:
         opened.push_async_callback(poster.aclose)
         self._wire(poster)
         await self.suppressions.load()
+        await self.events.expect(any(place.hook for place in self._places.values()))
         await self.alerts.load()
         await self.standing.restore()
         self.spool.on_wake(self._operator_was_here)
@@ -169,8 +174,9 @@ class Daemon:
             await self._start_http(self.http)
 
     async def _start_http(self, http: WebServer) -> None:
+        from bridge.providers.fetch import fetch
         from bridge.web.app import make_app
-        from bridge.web.context import Web
+        from bridge.web.context import Web, Webhooks
         from bridge.wiring import web
 
         self.web = Web(
@@ -189,6 +195,12 @@ class Daemon:
             listeners=self.listeners,
             budget=self.budget,
             loopback=web.loopback(self.settings),
+            webhooks=Webhooks(
+                places=self._places,
+                events=self.events,
+                fetch=fetch,
+                max_size=self.settings.events.max_size,
+            ),
         )
         await http.start(make_app(self.web))
         self._tasks.append(http.task)
@@ -357,6 +369,15 @@ class Daemon:
             posted=self.posts.wake,
             clock=clock,
         )
+        self.events = Events(
+            spool=spool,
+            suppressions=self.suppressions,
+            rules=delivery.event_rules(settings),
+            new_id=new_queue_id,
+            on_failure=self.bounces.wake,
+            posted=self.posts.wake,
+            clock=clock,
+        )
         self.alerts = Alerts(spool, delivery.alert_rules(settings), clock, self.posts.wake)
         self.standing = Standing(spool, self.dispatchers, clock, lambda: self.submission.accepted)
         self.housekeeping = Housekeeping(
@@ -366,6 +387,7 @@ class Daemon:
             dispatchers=self.dispatchers,
             alerts=self.alerts,
             standing=self.standing,
+            events=self.events,
             clock=clock,
             dedupe_window=settings.relay.dedupe_window,
             renew=self.contexts.renew,

@@ -14,6 +14,7 @@ import structlog
 from bridge.clock import Clock
 from bridge.delivery.alerts import Alerts, Facts
 from bridge.delivery.choice import Dispatchers
+from bridge.delivery.events import Events
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.runner import Runner
 from bridge.delivery.standing import Standing
@@ -42,6 +43,7 @@ class Housekeeping:
         dispatchers: Dispatchers,
         alerts: Alerts,
         standing: Standing,
+        events: Events,
         clock: Clock,
         dedupe_window: float,
         renew: Callable[[], Awaitable[None]],
@@ -53,6 +55,7 @@ class Housekeeping:
         self._dispatchers = dispatchers
         self._alerts = alerts
         self._standing = standing
+        self._events = events
         self._clock = clock
         self.dedupe_window = dedupe_window
         self._renew = renew
@@ -90,6 +93,9 @@ class Housekeeping:
             for queue_id, results in ended.items():
                 self._recorder.tell(queue_id, results)
         while await self._spool.prune(now=now, limit=PRUNE_BATCH) == PRUNE_BATCH:
+            pass
+        await self._events.rejoin()
+        while await self._spool.prune_events(now=now, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass
         while await self._spool.forget(seen_before=now - self.dedupe_window, limit=PRUNE_BATCH) == PRUNE_BATCH:
             pass

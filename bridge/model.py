@@ -13,7 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bridge.reply import Reply
 
@@ -169,6 +169,34 @@ class Outcome:
     keyless: bool = (
         False  # unknown, and another attempt would carry a key the provider does not know: it may mail twice
     )
+
+
+EventKind = Literal[
+    "sent", "delivered", "deferred", "bounced", "complained", "opened", "clicked", "unsubscribed", "rejected"
+]
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a provider tells, later, of a message it took. Empty where it says nothing.
+
+    `event_id`: the same for the same event, however often it is told. `final`: it tries no more, the mail does not arrive.
+    `permanent`: and never will at this address. `raw`: the event as it came, as JSON. `at`: when it happened.
+    """
+
+    kind: EventKind
+    event_id: str
+    recipient: str = ""
+    provider_message_id: str = ""
+    queue_id: str = ""
+    at: float | None = None
+    final: bool = False
+    permanent: bool = False
+    code: int | None = None
+    enhanced: str = ""
+    text: str = ""
+    raw: str = field(default="", repr=False)
 
 
 class Pieces(ABC):

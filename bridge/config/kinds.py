@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, SecretStr
 
@@ -44,6 +44,23 @@ Content = Annotated[
     ),
 ]
 NONE = SecretStr("")
+
+
+def webhook(description: str) -> Any:
+    return Field(default=NONE, description=f"{description} Empty: events are not taken.")
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if 0 < len(secret.get_secret_value()) < 16:
+        raise ValueError("is shorter than 16 characters: it could be guessed")
+    return secret
+
+
+SharedSecret = Annotated[Secret, AfterValidator(_long_enough)]
+SHARED = (
+    "Provider events, which it does not sign: a secret of your own, of 16 characters or more, that its webhook's address "
+    "ends in (`?secret=...`), or that is the password of its login."
+)
 
 
 class ApiProvider(ProviderBase):
@@ -90,23 +107,31 @@ class ApiKeyProvider(ApiProvider):
 class SendgridProvider(ApiKeyProvider):
     kind: Literal["sendgrid"] = kind_field()
     regions = ("eu",)
+    webhook_key: Secret = webhook("Provider events: the public key that the page of the signed event webhook shows.")
 
 
 class MailgunProvider(ApiKeyProvider):
     kind: Literal["mailgun"] = kind_field()
     regions = ("us", "eu")
+    webhook_secret: Secret = webhook("Provider events: the HTTP webhook signing key, which is not the API key.")
     domain: Domain = Field(default="", description="The sending domain. Empty: that of the mail's sender.")
     content: Content = "auto"
 
 
 class PostmarkProvider(ApiKeyProvider):
     kind: Literal["postmark"] = kind_field()
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class SesProvider(ApiProvider):
     kind: Literal["ses"] = kind_field()
     has_regions = True  # any of Amazon's
     needs = ()
+    webhook_topic: str = Field(
+        default="",
+        description="Provider events: the ARN of the SNS topic that the configuration set publishes to. Empty: events are not "
+        "taken.",
+    )
     access_key_id: str = Field(
         default="",
         description="Static credentials. None: those of the environment, the container or the instance.",
@@ -126,27 +151,32 @@ class SesProvider(ApiProvider):
 
 class ResendProvider(ApiKeyProvider):
     kind: Literal["resend"] = kind_field()
+    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook, `whsec_` and base64.")
 
 
 class BrevoProvider(ApiKeyProvider):
     kind: Literal["brevo"] = kind_field()
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class MailjetProvider(ApiKeyProvider):
     kind: Literal["mailjet"] = kind_field()
     regions = ("us",)
     needs = ("api_key", "api_secret")
+    webhook_secret: SharedSecret = webhook(SHARED)
     api_secret: Secret = Field(default=NONE, description="The private half of the key.")
 
 
 class SparkpostProvider(ApiKeyProvider):
     kind: Literal["sparkpost"] = kind_field()
     regions = ("us", "eu")
+    webhook_secret: SharedSecret = webhook(SHARED)
     content: Content = "auto"
 
 
 class MailersendProvider(ApiKeyProvider):
     kind: Literal["mailersend"] = kind_field()
+    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook.")
     custom_headers: bool = Field(
         default=False,
         description="The plan takes header fields of the mail's own (Professional and up); else they are left out.",
@@ -155,6 +185,7 @@ class MailersendProvider(ApiKeyProvider):
 
 class MailtrapProvider(ApiKeyProvider):
     kind: Literal["mailtrap"] = kind_field()
+    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook.")
     stream: Literal["transactional", "bulk", "sandbox"] = Field(
         default="transactional", description="transactional, bulk or sandbox (needs `inbox`)."
     )
@@ -170,12 +201,19 @@ class MailtrapProvider(ApiKeyProvider):
 
 class MandrillProvider(ApiKeyProvider):
     kind: Literal["mandrill"] = kind_field()
+    webhook_secret: Secret = webhook("Provider events: the key of the webhook.")
+    webhook_url: str = Field(
+        default="",
+        description="The webhook's address as it stands at Mandrill, which signs it as well. Empty: as it is asked for, which "
+        "differs behind a proxy.",
+    )
     content: Content = "auto"
 
 
 class Smtp2goProvider(ApiKeyProvider):
     kind: Literal["smtp2go"] = kind_field()
     regions = ("us", "eu", "au")
+    webhook_secret: SharedSecret = webhook(SHARED)
     content: Content = "auto"
 
 
@@ -218,6 +256,7 @@ class GmailProvider(ApiProvider):
 class AzureProvider(Entra):
     kind: Literal["azure"] = kind_field()
     needs = ("url",)
+    webhook_secret: SharedSecret = webhook(SHARED)
     api_key: Secret = Field(
         default=NONE, description="The resource's access key; or `tenant`, `client_id` and `client_secret`."
     )
@@ -236,12 +275,14 @@ class ScalewayProvider(ApiKeyProvider):
     kind: Literal["scaleway"] = kind_field()
     has_regions = True
     needs = ("api_key", "project_id")
+    webhook_secret: SharedSecret = webhook(SHARED)
     project_id: str = Field(default="", description="The project's id.")
 
 
 class ZeptomailProvider(ApiKeyProvider):
     kind: Literal["zeptomail"] = kind_field()
     regions = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn")
+    webhook_secret: SharedSecret = webhook(SHARED)
 
 
 class CloudflareProvider(ApiKeyProvider):
@@ -254,16 +295,21 @@ class CloudflareProvider(ApiKeyProvider):
 class PostalProvider(ApiKeyProvider):
     kind: Literal["postal"] = kind_field()
     needs = ("api_key", "url")
+    webhook_key: Secret = webhook(
+        "Provider events: the public key of the server, base64: what its DKIM record has as `p=`."
+    )
     content: Content = "auto"
 
 
 class LettermintProvider(ApiKeyProvider):
     kind: Literal["lettermint"] = kind_field()
+    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook.")
 
 
 class AhasendProvider(ApiKeyProvider):
     kind: Literal["ahasend"] = kind_field()
     needs = ("api_key", "account_id")
+    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook, in base64.")
     account_id: str = Field(default="", description="The account's id.")
 
 

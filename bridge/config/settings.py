@@ -256,6 +256,30 @@ class Alert(Section):
     )
 
 
+class Events(Section):
+    table: ClassVar[str] = "events"
+
+    webhook: WebhookUrl = Field(
+        default=SecretStr(""),
+        description="POSTed to, as JSON, when a provider tells of mail it took: delivered, bounced, opened ... Empty: none.",
+    )
+    webhook_secret: WebhookSecret = Field(
+        default=SecretStr(""), description="The key of its signature, as in `bounce.webhook_secret`."
+    )
+    suppress: bool = Field(
+        default=True,
+        description="An address that bounces for good, complains or unsubscribes is refused at RCPT from then on "
+        "(`smtp-bridge suppress list`).",
+    )
+    max_size: Size = Field(
+        default=1024**2, description="The largest body of a provider's webhook; a larger one gets 413."
+    )
+    tolerance: PositiveDuration = Field(
+        default=300.0,
+        description="How old a signed call may be, and how far ahead its clock; else it is refused as a replay.",
+    )
+
+
 def _check_key_hash(secret: SecretStr) -> SecretStr:
     value = secret.get_secret_value()
     if value and not re.fullmatch(r"sha256\$[0-9a-f]{64}", value):
@@ -347,6 +371,7 @@ class Settings(Section, BaseSettings):
     breaker: Breaker = Field(default=Breaker(), description="When a provider that fails is left alone.")
     bounce: Bounce = Field(default=Bounce(), description="What the sender hears of mail that failed.")
     alert: Alert = Field(default=Alert(), description="What the operator is told.")
+    events: Events = Field(default=Events(), description="What providers tell later of the mail they took.")
     http: Http = Field(default=Http(), description="The HTTP side.")
     workers: Workers = Field(default=Workers(), description="Processes.")
     log: Log = Field(default=Log(), description="The log.")

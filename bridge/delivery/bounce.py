@@ -194,9 +194,9 @@ class Bounces:
             now=now,
             arrived_at=message.created_at,
             envid=message.envelope.envid,
-            ret="HDRS" if copy else message.envelope.ret,
+            ret="HDRS" if copy or not message.raw else message.envelope.ret,
             reported=tuple(self._reported(one) for one in told),
-            raw=message.raw,
+            raw=message.raw or _remembered(message),
             max_size=self.rules.max_size,
         )
         # RFC 5321 4.5.5: a notice has the null reverse path, so that its own failure causes no other.
@@ -276,6 +276,13 @@ class Bounces:
         # The same event has the same id however often it is posted; another recipient that fails later is another event.
         post_id = f"msg_{message.queue_id}_{self._new_queue_id()}"
         return [Post(id=post_id, target="bounce", body=orjson.dumps(body).decode(), created_at=now)]
+
+
+def _remembered(message: Message) -> bytes:
+    """What the history has of the header, when the body is gone: it was sent, and then it bounced."""
+    fields = (("Message-ID", message.message_id), ("Subject", message.subject))
+    lines = (f"{name}: {' '.join(value.split())}\r\n" for name, value in fields if value)
+    return "".join(lines).encode("utf-8", "replace") + b"\r\n"
 
 
 def _forms(notice: Notice) -> Iterator[tuple[bytes, bool]]:

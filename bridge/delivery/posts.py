@@ -1,4 +1,5 @@
-"""Posts to the operator's own web addresses (`bounce.webhook`, `alert.webhook`), kept in the spool until one was taken.
+"""Posts to the operator's own web addresses (`bounce.webhook`, `alert.webhook`, `events.webhook`), kept in the spool until
+one was taken.
 
 Signed in the style of Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
 `webhook-signature`, "v1," and the base64 of HMAC-SHA256 over `id.timestamp.body`.
@@ -21,7 +22,7 @@ from bridge.spool.base import Post, Spool, SpoolError, SpoolFull
 
 log: Any = structlog.get_logger()
 
-TARGETS = ("bounce", "alert")
+TARGETS = ("bounce", "alert", "events")
 POLL_S = 30.0
 FIRST_S = 5.0
 FACTOR = 4.0

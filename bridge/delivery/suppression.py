@@ -49,6 +49,10 @@ class Suppressions:
         reason = self._reasons.get(mailbox_key(address)) if self._reasons else None
         return None if reason is None else Reply.safe(550, "5.7.1", f"Recipient is suppressed: {reason}")
 
+    def add(self, address: str, reason: str) -> None:
+        """The spool has it already."""
+        self._reasons.setdefault(mailbox_key(address), reason)
+
     def note(self, dispatcher: Dispatcher, recipient: str, outcome: Outcome) -> None:
         """A provider refused this recipient; kept when it is one that is asked to, and the refusal is for good."""
         name, key, status = dispatcher.provider.name, mailbox_key(recipient), outcome.reply.enhanced

@@ -7,11 +7,11 @@ it is made; a recipient whose lease ran out, or whose owner died, with no result
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from bridge.model import Fault, Message, RecipientStatus, Wish
+from bridge.model import Event, Fault, Message, RecipientStatus, Wish
 from bridge.reply import Reply
 
 
@@ -119,7 +119,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """A POST to a web address, still to be made. `target`: bounce or alert; `body` is JSON."""
+    """A POST to a web address, still to be made. `target`: bounce, alert or events; `body` is JSON."""
 
     id: str
     target: str
@@ -138,6 +138,29 @@ class Asked:
     queue_id: str
     status: int = 0
     answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotedEvent:
+    """What a provider told, and what follows: `reply` bounces the recipient (None: it does not), `suppression` is the reason
+    why the address is not mailed again ("": it is)."""
+
+    event: Event
+    reply: Reply | None = None
+    suppression: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What came of an event. `known`: it had come before. `queue_id` and `address`: whom it is about, "" for nobody we know;
+    `status`: what the recipient is now, "" when the event changed nothing."""
+
+    event: Event
+    known: bool = False
+    queue_id: str = ""
+    address: str = ""
+    status: str = ""
+    suppressed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +289,30 @@ class Spool(Protocol):
 
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         """None: it is done with."""
+
+    # what providers tell
+
+    async def expect_events(self, wanted: bool) -> None:
+        """Messages can be found by what their provider calls them, which costs each that is sent something: without it
+        `take_events` and `rejoin_events` raise SpoolError. It lasts over a restart."""
+
+    async def take_events(
+        self,
+        provider: str,
+        events: Sequence[NotedEvent],
+        *,
+        now: float,
+        posts: Callable[[Sequence[Heard]], Sequence[Post]] = lambda heard: (),
+    ) -> Sequence[Heard]:
+        """Keep them and do what follows, in one transaction with the posts made of those that are new. Raises SpoolFull."""
+
+    async def rejoin_events(
+        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+    ) -> Sequence[Heard]:
+        """Those of no message, from `since` on, once more: the answer to a call may come later than its event."""
+
+    async def prune_events(self, *, now: float, limit: int = 500) -> int:
+        """Forget up to `limit` of them that are older than the history; how many."""
 
     # what is remembered
 
@@ -400,6 +447,9 @@ class Operator(Protocol):
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
     async def body(self, queue_id: str) -> bytes | None: ...
+    async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]: ...
+    async def unjoined_events(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]: ...
+    async def count_unjoined(self) -> int: ...
     async def retry(self, queue_ids: Sequence[str], *, now: float) -> int: ...
     async def hold(self, queue_ids: Sequence[str], *, now: float) -> int: ...
     async def release(self, queue_ids: Sequence[str], *, now: float) -> int: ...

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.model import FAILED, NO_WISH, UNRESOLVED, Message, Wish
+from bridge.model import FAILED, NO_WISH, UNRESOLVED, Event, Message, Wish
 from bridge.reply import Reply
 from bridge.spool.base import Lease, Result, SpoolError, bound_lane
 from bridge.spool.summaries import outdate
@@ -190,6 +190,12 @@ def event_row(queue_id: str, at: float, address: str, result: Result, provider: 
     word = "unknown" if result.unknown else result.status
     provider = result.provider or provider
     return (queue_id, next(_sequence), at, word, address, provider, code, enhanced, text, clean(result.detail))
+
+
+def told_row(queue_id: str, at: float, address: str, event: Event, provider: str) -> Row:
+    """What a provider told later."""
+    words = (event.kind, address, provider, event.code, event.enhanced, clean(event.text), "told by the provider")
+    return (queue_id, next(_sequence), at, *words)
 
 
 def plain_event(queue_id: str, at: float, word: str, text: str = "") -> Row:

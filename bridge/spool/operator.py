@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bridge.spool import changes, listing, memory, summaries
+from bridge.spool import changes, events, listing, memory, summaries
 from bridge.spool import search as find
 from bridge.spool.base import Action, Forecast, Page, Search
 from bridge.spool.bodies import Bodies, BodyLost
@@ -121,6 +121,17 @@ class SqliteOperator:
         """One message as in the list, with its events."""
         await self._history.settle()
         return await self._searcher.run(listing.show, queue_id)
+
+    async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]:
+        """What providers told of a message, as it came (`raw`), in the order in which it came."""
+        return await self._reader.run(events.of_message, queue_id, limit)
+
+    async def unjoined_events(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]:
+        """What providers told of messages that are not known, the latest first."""
+        return await self._reader.run(events.unjoined, limit)
+
+    async def count_unjoined(self) -> int:
+        return await self._reader.run(events.count_unjoined)
 
     async def body(self, queue_id: str) -> bytes | None:
         """None when it is not kept (any more), or lost."""

@@ -19,11 +19,25 @@ from typing import Any
 import structlog
 
 from bridge import tracing
-from bridge.model import FAILED, UNRESOLVED, Message
+from bridge.model import FAILED, UNRESOLVED, Event, Message
 from bridge.reply import Reply
+from bridge.spool import events as event_rows
 from bridge.spool import leases, memory, requests, retention, waiting
 from bridge.spool import notices as notice_rows
-from bridge.spool.base import Asked, Claimed, Depth, Due, Lease, Post, Result, SpoolError, SpoolFull, Stats
+from bridge.spool.base import (
+    Asked,
+    Claimed,
+    Depth,
+    Due,
+    Heard,
+    Lease,
+    NotedEvent,
+    Post,
+    Result,
+    SpoolError,
+    SpoolFull,
+    Stats,
+)
 from bridge.spool.bodies import Bodies, BodyLost
 from bridge.spool.history import History
 from bridge.spool.ids import time_of
@@ -97,6 +111,10 @@ class SqliteSpool(SqliteOperator):
         self._expire = Operation("expire", partial(waiting.expire, retention=keep))
         self._late = Operation("note_late", notice_rows.note_late)
         self._settle = Operation("settle_notices", partial(notice_rows.settle, retention=keep), grows=True)
+        self._take_events = Operation("take_events", partial(event_rows.take, retention=keep), grows=True)
+        self._index_events = Operation("expect_events", event_rows.index)
+        self._rejoin = Operation("rejoin_events", partial(event_rows.rejoin, retention=keep))
+        self._prune_events = Operation("prune_events", event_rows.prune, rank=2)
         self._remember = Operation("remember", memory.remember, durable=False)
         self._remember_well = Operation("remember", memory.remember)
         self._note_seen = Operation("note_seen", memory.note_seen, durable=False)
@@ -361,6 +379,38 @@ class SqliteSpool(SqliteOperator):
 
     async def settle_post(self, post: Post, *, next_attempt_at: float | None) -> None:
         await self._writer.submit(self._settle_post, memory.PostDone(post.id, next_attempt_at))
+
+    # What providers tell
+
+    async def expect_events(self, wanted: bool) -> None:
+        await self._writer.submit(self._index_events, wanted)
+
+    async def take_events(
+        self,
+        provider: str,
+        events: Sequence[NotedEvent],
+        *,
+        now: float,
+        posts: event_rows.MakePosts = lambda heard: (),
+    ) -> Sequence[Heard]:
+        await self._history.settle()  # what was sent a moment ago can be told of already
+        size = sum(len(noted.event.raw) + _ROW_BYTES for noted in events)
+        return await self._heard(self._take_events, event_rows.Take(provider, events, now, posts), size)
+
+    async def rejoin_events(
+        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+    ) -> Sequence[Heard]:
+        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note))
+
+    async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:
+        taken: event_rows.Taken = await self._writer.submit(operation, arg, size)
+        self._discard(taken.files)
+        return taken.heard
+
+    async def prune_events(self, *, now: float, limit: int = 500) -> int:
+        before = now - max(self._keep.history_s, event_rows.KEPT_S)
+        pruned: int = await self._writer.submit(self._prune_events, event_rows.PruneEvents(before, limit))
+        return pruned
 
     # What is remembered
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bridge.web import api, docs, health, messages, metrics, send
+from bridge.web import api, docs, health, messages, metrics, send, webhooks
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 from bridge.web.pages import app as pages
@@ -36,15 +36,8 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    routes = [
-        *health.routes(web),
-        *metrics.routes(web),
-        *api.routes(web),
-        *send.routes(web),
-        *messages.routes(web),
-        *docs.routes(web),
-        *pages.routes(web),
-    ]
+    parts = (health, metrics, api, webhooks, send, messages, docs, pages)
+    routes = [route for part in parts for route in part.routes(web)]
     app = Starlette(
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,13 +11,16 @@ from bridge.budget import Hold, MemoryBudget
 from bridge.clock import Clock
 from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
+from bridge.delivery.events import Events
 from bridge.delivery.suppression import Suppressions
 from bridge.model import Answer
+from bridge.providers.events.base import Fetch, Hook
 from bridge.reply import Reply
 from bridge.spool.base import Store
 from bridge.web.keys import Keys
 from bridge.web.visits import Visits
 
+BODIES_OCTETS, BODIES_WAIT_S = 32 * 1024 * 1024, 10.0
 Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
 
 
@@ -39,6 +42,27 @@ class Rules:
     max_recipients: int = 1000
     capture: bool = False  # nothing leaves this machine
     addresses: tuple[str, ...] = ()  # of the SMTP listeners, as they are listened on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a provider tells of its mail. `hook` None: not until the key `wanted` is set."""
+
+    provider: str
+    hook: Hook | None = None
+    wanted: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Webhooks:
+    """`places`: by the name in the address. `max_size`: octets of a body. `budget`: what bodies may take in memory, apart from
+    the mail's, since anybody can call."""
+
+    places: Mapping[str, Place]
+    events: Events
+    fetch: Fetch
+    max_size: int = 1 << 20
+    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(BODIES_OCTETS, wait_s=BODIES_WAIT_S))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +88,7 @@ class Web:
     budget: MemoryBudget | None = None
     loopback: bool = True
     stopping: bool = False
+    webhooks: Webhooks | None = None
     visits: Visits = field(default_factory=Visits)
 
     @property

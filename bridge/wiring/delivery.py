@@ -15,6 +15,7 @@ from bridge.delivery.alerts import AlertRules
 from bridge.delivery.bounce import BounceRules
 from bridge.delivery.breaker import BreakerPolicy
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.delivery.events import EventRules
 from bridge.delivery.posts import Target
 from bridge.delivery.preparation import Rules
 from bridge.delivery.ratelimit import LimitPolicy
@@ -129,10 +130,17 @@ def alert_rules(settings: Settings) -> AlertRules:
     return AlertRules(queue_age=alert.queue_age, disk_free=disk_free, webhook=bool(alert.webhook.get_secret_value()))
 
 
+def event_rules(settings: Settings) -> EventRules:
+    events = settings.events
+    return EventRules(
+        webhook=bool(events.webhook.get_secret_value()), suppress=events.suppress, history=settings.spool.history
+    )
+
+
 def targets(settings: Settings) -> dict[str, Target]:
     """Where posts go; only kinds that have an address."""
     found = {}
-    for kind, section in (("bounce", settings.bounce), ("alert", settings.alert)):
+    for kind, section in (("bounce", settings.bounce), ("alert", settings.alert), ("events", settings.events)):
         url, secret = section.webhook.get_secret_value(), section.webhook_secret.get_secret_value()
         if url:
             found[kind] = Target(url, webhook_key(secret) if secret else b"")

@@ -17,6 +17,7 @@ from bridge.wiring.providers import build_provider
 
 if TYPE_CHECKING:
     from bridge.daemon import Daemon
+    from bridge.web.context import Place
 
 log: Any = structlog.get_logger()
 
@@ -31,6 +32,7 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     """
     before = daemon.settings
     contexts = await daemon.contexts.make(lambda: smtp.certificate(settings))
+    places = _places(daemon, settings)
     dispatchers, gone = await _dispatchers(daemon, settings)
     # Nobody begins before what was kept back has its whole lifetime again.
     waiting = [one for one in dispatchers if any(not old.breaker.closed for old in gone)]
@@ -52,12 +54,16 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
     daemon.bounces.rules = delivery.bounce_rules(settings)
     daemon.alerts.rules = delivery.alert_rules(settings)
     daemon.posts.targets = delivery.targets(settings)
+    daemon.events.rules = delivery.event_rules(settings)
     daemon.auth.replace(smtp.users(settings))
     if daemon.web:
         from bridge.wiring import web
 
         daemon.web.rules = web.rules(settings, daemon.listeners)
         daemon.web.keys.replace(web.keys(settings))
+    if daemon.web and daemon.web.webhooks:
+        await daemon.events.expect(any(place.hook for place in places.values()))
+        daemon.web.webhooks.places, daemon.web.webhooks.max_size = places, settings.events.max_size
     if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
         rates = smtp.rates(settings)
         for service in daemon.services:
@@ -70,6 +76,15 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
             one.resuming = False
     daemon.runner.hurry()
     log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
+
+
+def _places(daemon: Daemon, settings: Settings) -> dict[str, Place]:
+    """Raises ProviderError."""
+    if not daemon.web:
+        return {}
+    from bridge.wiring import web
+
+    return web.places(settings)
 
 
 async def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatcher], list[Dispatcher]]:

@@ -40,5 +40,9 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.ZipF
 def test_it_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     (entry_points,) = [name for name in wheel.namelist() if name.endswith("/entry_points.txt")]
 
-    assert wheel.read(entry_points).decode().split() == ["[console_scripts]", "smtp-bridge", "=", "bridge.cli:main"]
+    assert wheel.read(entry_points).decode().splitlines() == [
+        "[console_scripts]",
+        "smtp-bridge = bridge.cli:main",
+        "smtp-bridge-sendmail = bridge.cli:sendmail",
+    ]
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 
 from bridge.spool.base import Action, Forecast, SpoolError
+from bridge.web import operations
 from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.pages.layout import Form, own_path, posted, render, route
@@ -54,6 +55,10 @@ class Wanted:
     ids: tuple[str, ...]
     provider: str = ""  # of reroute
     there: str = "/"  # where to go afterwards
+
+    @property
+    def action(self) -> Action:
+        return "retry" if self.deed == "reroute" else self.deed
 
     @property
     def words(self) -> Words:
@@ -98,30 +103,18 @@ async def _ask(web: Web, request: Request, wanted: Wanted) -> Response:
 
 
 async def _forecast(web: Web, wanted: Wanted, *, force: bool = False) -> Forecast:
-    action: Action = "retry" if wanted.deed == "reroute" else wanted.deed
-    now = web.clock.now()
-    return await web.spool.forecast(action, wanted.ids, now=now, provider=wanted.provider, force=force)
+    return await operations.forecast(web, wanted.action, wanted.ids, provider=wanted.provider, force=force)
 
 
 async def _do(web: Web, form: Form, wanted: Wanted) -> Response:
-    changed = await _change(web, wanted, force=form.get("force") == "yes")
+    forced = form.get("force") == "yes"
+    changed = await operations.act(web, wanted.action, wanted.ids, provider=wanted.provider, force=forced)
     log.info(
         "operator.action", action=wanted.deed, key=form.caller.name, messages=len(wanted.ids), recipients=changed,
         provider=wanted.provider,
     )  # fmt: skip
-    web.operator_was_here()
     said = {"did": wanted.deed, "count": str(changed)} | ({"through": wanted.provider} if wanted.provider else {})
     return RedirectResponse(with_query(wanted.there, said), status_code=303)
-
-
-async def _change(web: Web, wanted: Wanted, *, force: bool) -> int:
-    now = web.clock.now()
-    if wanted.deed == "reroute":
-        lane = web.dispatchers.lane_of(wanted.provider)
-        return await web.spool.reroute(wanted.ids, provider=wanted.provider, lane=lane, force=force, now=now)
-    return await {
-        "retry": web.spool.retry, "hold": web.spool.hold, "release": web.spool.release, "drop": web.spool.drop
-    }[wanted.deed](wanted.ids, now=now)  # fmt: skip
 
 
 _SAID = frozenset({"did", "count", "through"})

@@ -80,7 +80,9 @@ async def test_released_is_tried_again_at_once(queue: Any) -> None:
     (before,) = (await daemon.spool.show(ids[0]))["recipients"]
     await browser.confirm(await browser.act(await browser.get("/"), "release", ids[0]))
 
-    (after,) = (await daemon.spool.show(ids[0]))["recipients"]
+    async with asyncio.timeout(10):
+        while (after := (await daemon.spool.show(ids[0]))["recipients"][0])["attempts"] <= before["attempts"]:
+            await asyncio.sleep(0.01)
     assert (before["status"], after["status"]) == ("held", "deferred")
     assert "released" in [event["event"] for event in (await daemon.spool.show(ids[0]))["events"]]
 

@@ -1,0 +1,257 @@
+"""What providers tell later of the mail they took: kept, joined to its recipient, and what follows from it, in one transaction.
+
+The same event again changes nothing. An order that makes no sense (delivered after bounced) changes nothing either: a
+recipient only goes from sent to delivered, and from both to bounced.
+
+LATER: a recipient whose answer was lost could be taken as sent when the provider tells of it by our queue id. It is tried
+again instead, as the others of its call have to be, under the same key.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.model import Event, mailbox_key
+from bridge.spool import memory
+from bridge.spool.base import Heard, NotedEvent, Post
+from bridge.spool.intake import EVENT, Retention, clean, reply_columns, told_row
+from bridge.spool.retention import resolve
+from bridge.spool.values import insert
+
+KEPT_S = 2 * 86400.0  # at least: providers tell again what was not taken for a day
+MAX_LOOKS = 100  # opened and clicked, of one message: some readers open a mail without end
+MAX_SAME_ID = 2000  # recipients of one id that are looked through
+
+_COLUMNS = (
+    "provider", "event_id", "received_at", "at", "event", "final", "permanent", "queue_id", "told_queue_id", "address",
+    "provider_message_id", "code", "enhanced", "text", "raw",
+)  # fmt: skip
+_NOTE = f"INSERT OR IGNORE INTO provider_event ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 our names
+_BY_QUEUE_ID = "SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient WHERE queue_id = ? LIMIT ?"
+_BY_PROVIDER_ID = """
+SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient INDEXED BY recipient_provider_id
+WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? ORDER BY queue_id DESC LIMIT ?
+"""
+_JOIN = "UPDATE provider_event SET queue_id = ?, address = ? WHERE provider = ? AND event_id = ?"
+_DELIVERED = "UPDATE recipient SET status = 'delivered' WHERE queue_id = ? AND address = ? AND status = 'sent'"
+_BOUNCED = """
+UPDATE recipient SET status = 'bounced', code = ?, enhanced = ?, text = ?, fault = 'recipient',
+    notice = CASE WHEN notice = 'done' THEN notice ELSE 'failure' END
+WHERE queue_id = ? AND address = ? AND status IN ('sent', 'delivered')
+"""
+_REOPEN = "UPDATE message SET resolved_at = NULL, failed = 0 WHERE queue_id = ?"
+_LOOKS = "SELECT count(*) FROM provider_event WHERE queue_id = ? AND event IN ('opened', 'clicked')"
+
+# Random keys: each costs a message that is sent some 60 us of the writer (measured 2026-11, 120 000 rows), so the index is
+# there only while a provider is to tell of its mail.
+_INDEX = """
+CREATE INDEX IF NOT EXISTS recipient_provider_id ON recipient (provider_message_id) WHERE provider_message_id <> ''
+"""
+_NO_INDEX = "DROP INDEX IF EXISTS recipient_provider_id"
+
+MakePosts = Callable[[Sequence[Heard]], Sequence[Post]]
+
+
+def index(db: sqlite3.Connection, args: Sequence[bool]) -> list[None]:
+    for wanted in args:
+        db.execute(_INDEX if wanted else _NO_INDEX)
+    return [None] * len(args)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """`posts`: made of what is new, in the same transaction."""
+
+    provider: str
+    events: Sequence[NotedEvent]
+    now: float
+    posts: MakePosts
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    heard: tuple[Heard, ...]
+    files: tuple[str, ...] = ()
+
+
+def take(db: sqlite3.Connection, args: Sequence[Take], *, retention: Retention) -> list[Taken]:
+    return [_take(db, one, retention) for one in args]
+
+
+def _take(db: sqlite3.Connection, one: Take, retention: Retention) -> Taken:
+    heard = tuple(_hear(db, noted, one) for noted in one.events)
+    memory.insert_posts(db, one.posts([h for h in heard if not h.known]))
+    return Taken(heard, _settle(db, heard, one.now, retention))
+
+
+def _hear(db: sqlite3.Connection, noted: NotedEvent, one: Take) -> Heard:
+    event = noted.event
+    if not db.execute(_NOTE, _row(one.provider, event, one.now)).rowcount:
+        return Heard(event=event, known=True)
+    found = _find(db, one.provider, event)
+    if found is None or found.running:  # looked at again by `rejoin`
+        return Heard(event=event)
+    return _join(db, noted, one.provider, found, one.now)
+
+
+def _row(provider: str, event: Event, now: float) -> tuple[object, ...]:
+    texts = map(clean, (event.queue_id, event.recipient, event.provider_message_id))
+    return (
+        provider, clean(event.event_id), now, event.at, event.kind, int(event.final), int(event.permanent), "", *texts,
+        event.code, event.enhanced, clean(event.text), clean(event.raw),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """`theirs`: the provider that tells it is the one that took the mail last; another one's word changes nothing. `running`:
+    an attempt is, and what came of it is still to be recorded."""
+
+    queue_id: str
+    address: str
+    theirs: bool
+    running: bool
+
+
+def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
+    """By our own id where it came back, else by the provider's."""
+    if event.queue_id:
+        rows = db.execute(_BY_QUEUE_ID, (clean(event.queue_id), MAX_SAME_ID)).fetchall()
+        if found := _choose(rows, event.recipient, provider):
+            return found
+    if not event.provider_message_id:
+        return None
+    rows = db.execute(_BY_PROVIDER_ID, (clean(event.provider_message_id), provider, MAX_SAME_ID)).fetchall()
+    return _choose(rows, event.recipient, provider)
+
+
+def _choose(rows: Sequence[tuple[str, str, str, int]], recipient: str, provider: str) -> _Found | None:
+    """The recipient by its spelling, else by the mailbox; the only one where the event names none.
+
+    Of several messages with one id (a mail sent again, where the id is the Message-ID) it is the latest.
+    """
+    named = [row for row in rows if row[1] == recipient]
+    if not named and recipient:
+        key = mailbox_key(recipient)
+        named = [row for row in rows if mailbox_key(row[1]) == key]
+    elif not recipient and len(rows) == 1:
+        named = list(rows)
+    if not named:
+        return None
+    queue_id, address, took, running = named[0]
+    return _Found(queue_id, address, took == provider, bool(running))
+
+
+def _join(db: sqlite3.Connection, noted: NotedEvent, provider: str, found: _Found, now: float) -> Heard:
+    event = noted.event
+    if event.kind in ("opened", "clicked") and db.execute(_LOOKS, (found.queue_id,)).fetchone()[0] >= MAX_LOOKS:
+        db.execute("DELETE FROM provider_event WHERE provider = ? AND event_id = ?", (provider, clean(event.event_id)))
+        return Heard(event=event, known=True)
+    db.execute(_JOIN, (found.queue_id, found.address, provider, clean(event.event_id)))
+    insert(db, "event", EVENT, [told_row(found.queue_id, min(event.at or now, now), found.address, event, provider)])
+    status = _change(db, noted, found) if found.theirs else ""
+    suppressed = False
+    if noted.suppression and found.theirs:
+        (suppressed,) = memory.suppress(db, [memory.Suppress(found.address, noted.suppression, provider, now)])
+    return Heard(event=event, queue_id=found.queue_id, address=found.address, status=status, suppressed=suppressed)
+
+
+def _change(db: sqlite3.Connection, noted: NotedEvent, found: _Found) -> str:
+    """The recipient's new status; "" when it stays as it is."""
+    place = (found.queue_id, found.address)
+    if noted.event.kind == "delivered":
+        return "delivered" if db.execute(_DELIVERED, place).rowcount else ""
+    if noted.reply is None:
+        return ""
+    return "bounced" if db.execute(_BOUNCED, (*reply_columns(noted.reply), *place)).rowcount else ""
+
+
+def _settle(db: sqlite3.Connection, heard: Sequence[Heard], now: float, retention: Retention) -> tuple[str, ...]:
+    """A message one of whose recipients bounced is open until its sender was told, and then among the failed ones."""
+    bounced = dict.fromkeys((h.queue_id for h in heard if h.status == "bounced"), now)
+    db.executemany(_REOPEN, [(queue_id,) for queue_id in bounced])
+    return resolve(db, bounced, retention).files
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """Those that came after `since` and belong to no message yet: the answer to our call may come after the event."""
+
+    since: float
+    now: float
+    limit: int
+    note: Callable[[Event], NotedEvent]
+
+
+_UNJOINED = """
+SELECT provider, event, event_id, address, provider_message_id, told_queue_id, at, final, permanent, code, enhanced, text, raw
+FROM provider_event WHERE queue_id = '' AND received_at >= ? ORDER BY received_at DESC LIMIT ?
+"""
+
+
+def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retention) -> list[Taken]:
+    return [_rejoin(db, one, retention) for one in args]
+
+
+def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
+    heard = []
+    for provider, *told in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
+        event = _as_event(*told)
+        found = _find(db, provider, event)
+        if found and not found.running:
+            heard.append(_join(db, one.note(event), provider, found, one.now))
+    return Taken(tuple(heard), _settle(db, heard, one.now, retention))
+
+
+def _as_event(
+    kind: Any, event_id: str, recipient: str, message_id: str, queue_id: str, at: float | None, *rest: Any
+) -> Event:
+    final, permanent, code, enhanced, text, raw = rest
+    return Event(
+        kind=kind,
+        event_id=event_id,
+        recipient=recipient,
+        provider_message_id=message_id,
+        queue_id=queue_id,
+        at=at,
+        final=bool(final),
+        permanent=bool(permanent),
+        code=code,
+        enhanced=enhanced,
+        text=text,
+        raw=raw,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PruneEvents:
+    before: float
+    limit: int
+
+
+def prune(db: sqlite3.Connection, args: Sequence[PruneEvents]) -> list[int]:
+    sql = """DELETE FROM provider_event WHERE id IN (
+        SELECT id FROM provider_event WHERE received_at < ? ORDER BY received_at LIMIT ?)"""
+    return [db.execute(sql, (one.before, one.limit)).rowcount for one in args]
+
+
+# --- to be shown
+
+
+def of_message(db: sqlite3.Connection, queue_id: str, limit: int) -> list[dict[str, object]]:
+    sql = "SELECT * FROM provider_event WHERE queue_id = ? AND queue_id <> '' ORDER BY id LIMIT ?"
+    return [dict(row) for row in db.execute(sql, (queue_id, limit))]
+
+
+def unjoined(db: sqlite3.Connection, limit: int) -> list[dict[str, object]]:
+    """The latest first."""
+    sql = "SELECT * FROM provider_event WHERE queue_id = '' ORDER BY received_at DESC, id DESC LIMIT ?"
+    return [dict(row) for row in db.execute(sql, (limit,))]
+
+
+def count_unjoined(db: sqlite3.Connection) -> int:
+    (count,) = db.execute("SELECT count(*) FROM provider_event WHERE queue_id = ''").fetchone()
+    return int(count)
