@@ -36,7 +36,7 @@ _HEADERS = (
 
 
 def make_app(web: Web) -> Starlette:
-    parts = (health, metrics, api, webhooks, send, messages, docs, pages)
+    parts = (health, metrics, send, messages, docs, api, webhooks, pages)
     routes = [route for part in parts for route in part.routes(web)]
     app = Starlette(
         routes=routes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bridge import __version__
+from bridge.web.jobs import MOST
 from bridge.web.order import MAX_KEY, MAX_SUBJECT
-from bridge.web.send import MOST
 
 Schema = dict[str, Any]
 

@@ -10,10 +10,8 @@ import contextlib
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -27,19 +25,18 @@ from bridge.spool.base import SpoolError, SpoolFull
 from bridge.web import guard, replies
 from bridge.web.context import Web
 from bridge.web.errors import Json, Problem
+from bridge.web.jobs import MESSAGES, Job, check_type, one, parsed, several
 from bridge.web.keys import Key
 from bridge.web.once import HEADER, Once, Said, scoped
-from bridge.web.order import Order, nearest, read_key, read_order
+from bridge.web.order import Order, read_key
 
 log: Any = structlog.get_logger()
 
-MOST = 500  # messages in one request
 AT_ONCE = 8  # of them on their way
 SLACK = 64 * 1024  # octets of a request beside its files
 COST = 3  # times its size: the request, what is read of it, and its files decoded
 SHORT = 64 * 1024  # octets of a request that is read at once; a longer one in a thread
 BLOCK = 64 * 1024
-MESSAGES = "messages"
 
 
 def owner(key: Key) -> str:
@@ -49,20 +46,6 @@ def owner(key: Key) -> str:
 
 def routes(web: Web) -> list[BaseRoute]:
     return [Route("/send-email", Door(web).post, methods=["POST"])]
-
-
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """One message of a request. `where`: before its fields, as in `messages[3].`; `paid`: it is counted already."""
-
-    key: Key
-    origin: Origin
-    peer: Peer
-    order: Order | None
-    refused: Said | None
-    where: str = ""
-    idempotency_key: str = ""
-    paid: bool = False
 
 
 class Door:
@@ -76,13 +59,17 @@ class Door:
         assert caller.key  # nobody may send without
         if self._web.stopping:
             raise _later("It is stopping")
-        _check_type(request)
+        check_type(request)
         header = read_key(request.headers[HEADER], HEADER) if HEADER in request.headers else ""
         origin = Origin(client=_client(request), user=owner(caller.key), protocol="HTTP")
         peer = Peer()
         async with self._body(request) as (value, hold):
             many = isinstance(value, dict) and MESSAGES in value
-            jobs = await self._read(value, many=many, size=hold.octets // COST)
+            try:
+                jobs = await self._read(value, many=many, size=hold.octets // COST)
+            except Problem as problem:
+                _note(problem, origin)
+                raise
             del value
             for number, job in enumerate(jobs):
                 job.key, job.origin, job.peer = caller.key, origin, peer
@@ -118,7 +105,7 @@ class Door:
                 body = await guard.read_body(request, limit, grow=grow)
             except ClientDisconnect:
                 raise Problem(400, "The body ended too early") from None
-            value = _parsed(body) if len(body) <= SHORT else await asyncio.to_thread(_parsed, body)
+            value = parsed(body) if len(body) <= SHORT else await asyncio.to_thread(parsed, body)
             del body
             yield value, hold
         finally:
@@ -127,7 +114,7 @@ class Door:
     async def _read(self, value: Any, *, many: bool, size: int) -> list[Job]:
         """Each message of it, or what is wrong with it. Raises Problem when that is the only one."""
         most = self._web.rules.max_recipients
-        work: Callable[[Any, int], list[Job]] = _several if many else _one
+        work: Callable[[Any, int], list[Job]] = several if many else one
         return work(value, most) if size <= SHORT else await asyncio.to_thread(work, value, most)
 
     # --- the answers
@@ -151,12 +138,12 @@ class Door:
         slots = asyncio.Semaphore(AT_ONCE)
         share = hold.octets // number
 
-        async def one(job: Job) -> Said:
+        async def answer(job: Job) -> Said:
             job.paid = True
             async with slots:
                 return await self._answer(job, lambda: hold.resize(max(hold.octets - share, 0)))
 
-        found = await asyncio.gather(*map(one, jobs))
+        found = await asyncio.gather(*map(answer, jobs))
         self._web.keys.give_back(key, sum(said.again or not said.promised for said in found))
         return Json({"results": [_result(said) for said in found]})
 
@@ -165,6 +152,7 @@ class Door:
         try:
             return await self._take(job, written)
         except Problem as problem:
+            _note(problem, job.origin)
             field = f"{job.where}{problem.field}" if problem.field != HEADER else HEADER
             return replies.refusal(
                 Problem(problem.status, problem.message, code=problem.code, field=field, headers=problem.headers)
@@ -184,18 +172,19 @@ class Door:
             raise _later("The client has gone")
         if not any(matches(pattern, order.sender) for pattern in job.key.senders):
             raise Problem(403, f"The key {job.key.name} may not send as {order.sender}", field="from")
-        if refused := self._refused_recipients(job, order):
-            return refused
         if not job.idempotency_key:
-            return await self._submit(job, order, self._web.new_queue_id(), written)
+            return await self._send(job, order, self._web.new_queue_id(), written)
         # Who sends a key comes again for the answer, so the message is taken also when it has hung up.
         job.peer = Peer()
         return await self._once.run(
             scoped(job.key.name, job.idempotency_key),
             order.digest,
-            lambda queue_id: self._submit(job, order, queue_id, written),
+            lambda queue_id: self._send(job, order, queue_id, written),
             field="idempotency_key" if order.key else HEADER,
         )
+
+    async def _send(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
+        return self._refused_recipients(job, order) or await self._submit(job, order, queue_id, written)
 
     def _refused_recipients(self, job: Job, order: Order) -> Said | None:
         """As RCPT would be: all of them are told, and nothing is sent."""
@@ -205,6 +194,7 @@ class Door:
             return None
         first = next(iter(found))
         problem = replies.problem(found[first], field=job.where + order.recipients[first])
+        _note(problem, job.origin)
         return replies.refusal(problem, replies.recipients(found, order.recipients))
 
     async def _submit(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
@@ -249,37 +239,6 @@ class Door:
             raise Problem(429, f"The key {key.name} has sent as many as it may for now", headers=_after(wait))
 
 
-def _one(value: Any, max_recipients: int) -> list[Job]:
-    return [_job(read_order(value, max_recipients=max_recipients))]
-
-
-def _several(value: Any, max_recipients: int) -> list[Job]:
-    for name in value:
-        if name != MESSAGES:
-            raise Problem(400, f"There is no such field beside messages{nearest(name, (MESSAGES,))}", field=name[:80])
-    given = value[MESSAGES]
-    if not isinstance(given, list) or not 1 <= len(given) <= MOST:
-        raise Problem(400, f"must be a list of 1 to {MOST} messages", field=MESSAGES)
-    return [_member(one, number, max_recipients) for number, one in enumerate(given)]
-
-
-def _member(value: Any, number: int, max_recipients: int) -> Job:
-    where = f"{MESSAGES}[{number}]"
-    try:
-        return _job(read_order(value, max_recipients=max_recipients, among_others=True), where=f"{where}.")
-    except Problem as problem:
-        field = f"{where}.{problem.field}" if problem.field else where
-        wrong = Problem(problem.status, problem.message, code=problem.code, field=field)
-        return _job(None, refused=replies.refusal(wrong))
-
-
-def _job(order: Order | None, *, refused: Said | None = None, where: str = "") -> Job:
-    return Job(key=_NOBODY, origin=Origin(), peer=Peer(), order=order, refused=refused, where=where)
-
-
-_NOBODY = Key(name="", key_hash="", scopes=frozenset())
-
-
 def _result(said: Said) -> dict[str, Any]:
     return {"code": said.status, **said.body}
 
@@ -288,24 +247,21 @@ def _placed(recipients: Mapping[str, str], where: str) -> dict[str, str]:
     return {address: where + field for address, field in recipients.items()} if where else dict(recipients)
 
 
-def _parsed(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"The body is not JSON: {error}", code="not_json") from None
-
-
-def _check_type(request: Request) -> None:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Problem(415, "The body must be JSON: send it with Content-Type: application/json")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Problem(415, "The body must not be compressed")
-
-
 def _client(request: Request) -> str:
     """Nobody in particular is the other end of a unix socket."""
     return request.client.host.removeprefix("::ffff:") if request.client and request.client.host else "unix"
+
+
+def _note(problem: Problem, origin: Origin) -> None:
+    """Of what never comes to the submission. What stood in the field is not told."""
+    log.info(
+        "message.rejected",
+        client=origin.client,
+        user=origin.user,
+        status=problem.status,
+        reason=problem.code,
+        field=problem.field,
+    )
 
 
 def _new_boundary() -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bridge.mime.headers import clean
 from bridge.sandbox import Sandbox
 from bridge.sandbox.failures import Failure
-from bridge.web import send
+from bridge.web import jobs, send
 from bridge.web.keys import Keys
 from tests.conftest import reserved_port
 from tests.e2e.conftest import KEY, eventually, rest
@@ -451,7 +451,7 @@ async def test_how_many_and_what_beside_them_is_bounded(door: Door) -> None:
     for body, field in [
         ({"messages": []}, "messages"),
         ({"messages": {}}, "messages"),
-        ({"messages": [PLAIN] * (send.MOST + 1)}, "messages"),
+        ({"messages": [PLAIN] * (jobs.MOST + 1)}, "messages"),
         ({"messages": [PLAIN], "to": "ann@example.com"}, "to"),
     ]:
         answer = await door.post(body)

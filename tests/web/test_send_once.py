@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -14,7 +16,7 @@ from bridge.spool.base import Asked, SpoolError
 from bridge.web import once
 from bridge.web.once import scoped
 from bridge.web.order import read_order
-from tests.e2e.conftest import eventually
+from tests.e2e.conftest import eventually, rest
 from tests.web.conftest import bearer, keys
 from tests.web.test_send import CAPTURE, PLAIN, Door, door, sandbox, to_sandbox  # noqa: F401 fixtures
 
@@ -171,6 +173,42 @@ async def test_it_is_forgotten_after_a_day(start_web: Any) -> None:
 
     assert await door.daemon.spool.find_request(key, since=0) is None
     assert once.KEPT_S == REQUESTS_S
+
+
+async def test_what_was_said_stands_whatever_has_changed(door: Door) -> None:  # noqa: F811
+    first = await door.post(**KEYED)
+    await door.daemon.spool.suppress("ann@example.com", "it bounced", now=0)
+    await door.daemon.suppressions.load()
+
+    assert (await door.post()).status_code == 422
+    assert (await door.post(**KEYED)).json() == first.json()
+
+
+async def test_a_crash_in_the_middle_mails_nobody_twice(bridge_process: Any, sandbox: Any, tmp_path: Any) -> None:  # noqa: F811
+    """The provider has the message, and nothing was noted but the key: it is sent again under the same name."""
+    (tmp_path / "config.toml").write_text(keys("send"))
+    bridge = await bridge_process(**rest(sandbox.url), SMTP_BRIDGE_HTTP__ADDRESS="127.0.0.1:0")
+
+    async def post() -> httpx.Response:
+        await eventually(lambda: bridge.events("daemon.ready"))
+        port = next(e["port"] for e in reversed(bridge.events("daemon.listening")) if e.get("protocol") == "http")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            url = f"http://127.0.0.1:{port}/send-email"
+            return await client.post(url, json=PLAIN, headers={**bearer("send"), **KEYED})
+
+    sandbox.fail("slow:1,seconds=1")
+    lost = asyncio.create_task(post())
+    await eventually(lambda: sandbox.messages)
+    await bridge.stop(signal.SIGKILL)
+    with pytest.raises(httpx.TransportError):
+        await lost
+    bridge.log_path.unlink()
+    await bridge.start()
+    answer = await post()
+
+    assert answer.status_code == 200
+    assert len(sandbox.messages) == 1
+    assert sandbox.messages[0].idempotency_key.startswith(answer.json()["id"])
 
 
 async def test_without_the_spool_a_key_is_put_off(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
