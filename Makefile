@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(PIP) -e '.[test]'
-	-command -v npm >/dev/null && npm install --silent --no-save --no-package-lock --prefix $(VENV)/node nodemailer@7 emulate@0.12.2 node@24
+	-command -v npm >/dev/null && npm install --silent --no-save --no-package-lock --prefix $(VENV)/node nodemailer@7 emulate@0.12.2 node@24 axe-core@4.14.1
 	touch $@
 
 clean:

@@ -252,6 +252,10 @@ class Daemon:
         log.info("daemon.stopped")
 
     async def _end_tasks(self) -> None:
+        if self.http:
+            await (
+                self.http.close()
+            )  # by itself: cut off, it would drop who is being answered and leave its socket with the loop
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -84,12 +84,15 @@ class Submission:
         peer: Peer,
         by_recipient: bool = False,
         queue_id: str = "",
+        provider: str = "",
     ) -> asyncio.Task[Answer]:
         """Start taking one message; the task is kept here and never raises but when cancelled. The content is ours from here.
 
-        `queue_id`: the one it shall have, for who must know it before.
+        `queue_id`: the one it shall have, for who must know it before. `provider`: the only one that may take it, whatever the
+        routes say.
         """
-        return self._keep(self._take(queue_id or self._new_queue_id(), envelope, content, origin, peer, by_recipient))
+        queue_id = queue_id or self._new_queue_id()
+        return self._keep(self._take(queue_id, envelope, content, origin, peer, by_recipient, provider))
 
     async def gate(self) -> Reply | None:
         """At MAIL: a reply when a message could not be kept anyway (checklist: best said before DATA)."""
@@ -138,12 +141,19 @@ class Submission:
     # --- one message
 
     async def _take(
-        self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer, by_recipient: bool
+        self,
+        queue_id: str,
+        envelope: Envelope,
+        content: Content,
+        origin: Origin,
+        peer: Peer,
+        by_recipient: bool,
+        provider: str,
     ) -> Answer:
         started, began = time.monotonic(), origin.began or tracing.tracer.now()
         answer = Answer(reply=LOCAL_ERROR)
         try:
-            prepared = await self._prepare(queue_id, envelope, content, origin, peer)
+            prepared = await self._prepare(queue_id, envelope, content, origin, peer, provider)
             if isinstance(prepared, Reply):
                 answer = Answer(reply=prepared)
             else:
@@ -167,12 +177,12 @@ class Submission:
         return answer
 
     async def _prepare(
-        self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer
+        self, queue_id: str, envelope: Envelope, content: Content, origin: Origin, peer: Peer, provider: str
     ) -> Prepared | Reply:
         """Everything that needs no network (DESIGN 3.10). Raises `budget.Exhausted`, NoRoom."""
         if await content.keep() and peer.gone:  # it has given up while we waited, and will send it again
             return GONE
-        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin)
+        prepare = functools.partial(self._preparation, self.rules, queue_id, envelope, content, origin, only=provider)
         if content.size <= OFF_LOOP_SIZE:
             prepared = prepare()
         else:

@@ -136,9 +136,9 @@ class Dispatchers:
     def route(self, *, user: str, listener: str, sender: str, recipient: str) -> Route | None:
         return self._state.routes.choose(user=user, listener=listener, sender=sender, recipient=recipient)
 
-    def accept(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin) -> Plan:
-        """At DATA; what is special about the message is logged here and at no retry."""
-        return self._plan(queue_id, email, envelope, origin, log.info, log.warning)
+    def accept(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, *, only: str = "") -> Plan:
+        """At DATA; what is special about the message is logged here and at no retry. `only`: the provider that is to take it."""
+        return self._plan(queue_id, email, envelope, origin, log.info, log.warning, only=only)
 
     def again(self, message: Message, email: Email) -> Plan:
         """For mail that was put under other settings."""
@@ -161,12 +161,14 @@ class Dispatchers:
         *,
         sender: str = "",
         degrade: bool = False,
+        only: str = "",
     ) -> Plan:
         state, sender = self._state, sender or envelope.reverse_path or email.sender.email
         routes: dict[Route | None, list[str]] = {}
         for recipient in envelope.recipients:
             facts = {"user": origin.user, "listener": origin.listener, "sender": sender}
-            routes.setdefault(state.routes.choose(**facts, recipient=recipient), []).append(recipient)
+            chosen = _to(state, only) if only else state.routes.choose(**facts, recipient=recipient)
+            routes.setdefault(chosen, []).append(recipient)
         lanes: dict[str, Lane] = {}
         refused: dict[str, Reply] = dict.fromkeys(routes.pop(None, ()), NO_ROUTE)
         for route, recipients in routes.items():
@@ -229,6 +231,10 @@ class Dispatchers:
     async def drain(self, timeout: float) -> bool:
         """Wait for the running attempts of all; False when some were still running and have been cancelled."""
         return all(await asyncio.gather(*(dispatcher.drain(timeout) for dispatcher in self._state.all)))
+
+
+def _to(state: _State, name: str) -> Route | None:
+    return Route(providers=(name,)) if name in state.by_name else None
 
 
 def _lane(

@@ -73,9 +73,11 @@ class Preparation:
         incoming: Readable,
         origin: Origin,
         room: int | None = None,
+        only: str = "",
     ) -> Prepared | Reply:
         """The message, or the refusal that a client hears whatever the mode. Its header alone is changed, so that the rest of a
-        long one is copied once, from its file. `room`: octets that a long one may hold. Raises Costly."""
+        long one is copied once, from its file. `room`: octets that a long one may hold. `only`: who is to take
+        it. Raises Costly."""
         first = rules.max_header_size + BEYOND_HEADER
         rest: Rest | Tail | None
         content, rest = incoming.read(first)
@@ -106,7 +108,7 @@ class Preparation:
             log.info("message.sender_replaced", queue_id=queue_id, reverse_path=envelope.reverse_path, sender=old)
         if email.beyond:
             return BEYOND[email.beyond]
-        plan = self._dispatchers.accept(queue_id, email, envelope, origin)
+        plan = self._dispatchers.accept(queue_id, email, envelope, origin, only=only)
         if not plan.lanes:
             return next(iter(plan.refused.values()))
         message_id, subject = (email.message_id, email.subject[:200]) if email.message_id else summary(raw)

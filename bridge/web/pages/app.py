@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import BaseRoute
 
 from bridge.web.context import Web
-from bridge.web.pages import actions, layout, mails, message, sign_in
+from bridge.web.pages import actions, layout, mails, message, send_test, sign_in, status, suppressions
 
 
 def routes(web: Web) -> list[BaseRoute]:
@@ -15,4 +15,7 @@ def routes(web: Web) -> list[BaseRoute]:
         *mails.routes(web),
         *message.routes(web),
         *actions.routes(web),
+        *status.routes(web),
+        *suppressions.routes(web),
+        *send_test.routes(web),
     ]
