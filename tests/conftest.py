@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import structlog
 from bridge import log
 from bridge.config.load import load_settings
 from bridge.daemon import Daemon
+from bridge.smtp.tls import self_signed
 
 log.configure(level="error", format="json")
 structlog.configure(cache_logger_on_first_use=False)  # so that a test may capture what is logged
@@ -42,8 +45,26 @@ def reserved_port() -> Iterator[int]:
         yield int(held.getsockname()[1])
 
 
+@functools.cache
+def _certificate() -> tuple[bytes, bytes]:
+    with tempfile.TemporaryDirectory() as name:
+        cert, key = self_signed(Path(name), "bridge.example")
+        return cert.read_bytes(), key.read_bytes()
+
+
+def keep_certificate(state: Path) -> None:
+    """Of an earlier start, as a daemon's state has it: to make one takes longer than all the rest of a start."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    for name, content in zip(("self-signed.crt", "self-signed.key"), _certificate(), strict=True):
+        if not (state / name).exists():
+            (state / name).write_bytes(content)
+            (state / name).chmod(0o600)
+
+
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     """Variables for a daemon whose state is in `tmp_path`, listening on a port the system chooses."""
+    if "STATE_DIRECTORY" not in variables:
+        keep_certificate(tmp_path / "state")
     return {
         "STATE_DIRECTORY": str(tmp_path / "state"),
         "HOME": str(tmp_path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,13 +35,13 @@ thead th { font-weight: bold; }
 
 def routes(web: Web) -> list[BaseRoute]:
     described = document()
-    page = render(described)
+    page = functools.cache(lambda: render(described))  # not before somebody looks: it would be a tenth of a start
 
     async def openapi(request: Request) -> Response:
         return Json(described)
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(page)
+        return HTMLResponse(page())
 
     async def style(request: Request) -> Response:
         return Response(STYLE, media_type="text/css")

@@ -23,6 +23,19 @@ GRACE_S = 3
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """uvicorn looks ten times a second whether it is to end; the Date of its answers is due once."""
+        tenths = 0
+        while not await self.on_tick(tenths):
+            tenths = (tenths + 10) % 864_000
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self.ended.wait()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -79,6 +92,7 @@ class WebServer:
     async def close(self) -> None:
         if self._server:
             self._server.should_exit = True
+            self._server.ended.set()
         if self._task:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._bound:
