@@ -69,6 +69,7 @@ class Contexts:
     def __init__(self) -> None:
         self._services: list[Service] = []
         self._made: list[Made] = []
+        self._looking = asyncio.Lock()  # two that look at the same time would both find the same change
 
     def add(self, service: Service, files: TlsFiles) -> None:
         """Raises CertificateError."""
@@ -94,10 +95,11 @@ class Contexts:
 
     async def renew(self) -> None:
         """Look at the files, and make anew what has changed."""
-        for service, made in zip(self._services, self._made, strict=True):
-            stamp = await asyncio.to_thread(made.files.stamp)
-            if stamp != made.stamp:
-                await self._renew(service, made, stamp)
+        async with self._looking:
+            for service, made in zip(self._services, self._made, strict=True):
+                stamp = await asyncio.to_thread(made.files.stamp)
+                if stamp != made.stamp:
+                    await self._renew(service, made, stamp)
 
     async def _renew(self, service: Service, made: Made, stamp: Stamp) -> None:
         """What cannot be used now is tried again at the next look (it may have been the machine's fault), and told once."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,7 +14,7 @@ from bridge.smtp.listener import Connections
 from bridge.smtp.policy import Limits
 from bridge.smtp.session import Session
 from tests.delivery.conftest import every_line
-from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, without_received
+from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, bodies, clients_end, open_sockets, without_received
 
 __all__ = ["clients_end"]
 
@@ -30,11 +28,6 @@ async def settled(daemon: Any, count: int = 0) -> None:
 
 def port_of(daemon: Any) -> int:
     return int(daemon.listeners[0].port)
-
-
-def open_sockets() -> int:
-    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
-    return sum(link.is_symlink() and os.readlink(link).startswith("socket:") for link in links)
 
 
 @pytest.mark.parametrize(
