@@ -78,12 +78,17 @@ def raise_descriptors(settings: Settings) -> None:
     """Each connection is a descriptor, and the usual soft limit (1024) is what old programs that use select() can bear."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.smtp.max_connections * 2 + RESERVED_DESCRIPTORS  # a message that is coming in may have a file
+    if settings.http.address:
+        wanted += settings.http.max_connections
     enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
         soft = enough
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        log.warning("daemon.warning", text=f"{soft} open files are allowed, smtp.max_connections may need {wanted}")
+        log.warning(
+            "daemon.warning",
+            text=f"{soft} open files are allowed, max_connections may need {wanted}",
+        )
 
 
 def give_large_blocks_back() -> None:

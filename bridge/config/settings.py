@@ -316,7 +316,7 @@ class Http(Section):
         default=None,
         description='Health, metrics, API and web pages: "127.0.0.1:8025" or "unix:/run/smtp-bridge/http.sock". Empty: off.',
     )
-    max_connections: Count = Field(default=500, description="Connections at once; more are answered 503.")
+    max_connections: Count = Field(default=500, description="Connections at once; more are closed.")
     key: tuple[HttpKey, ...] = Field(default=(), description="Who may POST /send-email or use the API.")
 
     def problems(self) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ from bridge.spool.base import Heard, NotedEvent, Post, Spool, SpoolError
 log: Any = structlog.get_logger()
 
 TOO_OLD_S = 2 * 86400.0  # at least; what a provider tells again it tells within a day
-REJOIN_WITHIN_S = 15 * 60.0
+REJOIN_WITHIN_S = 3 * 86400.0  # longer than mail is retried by default: the answer to our call may have been lost
 AT_ONCE = 200  # in one transaction
 POST_EVENTS = 100  # in one post, at most
 _ABOUT_THE_MAIL = ("5.7.", "5.6.", "5.3.")  # RFC 3463: policy, content, the system: not the address

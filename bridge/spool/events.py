@@ -30,9 +30,13 @@ _COLUMNS = (
     "provider_message_id", "code", "enhanced", "text", "raw",
 )  # fmt: skip
 _NOTE = f"INSERT OR IGNORE INTO provider_event ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 our names
-_BY_QUEUE_ID = "SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient WHERE queue_id = ? LIMIT ?"
+_BY_QUEUE_ID = """
+SELECT queue_id, address, provider, lease_owner IS NOT NULL OR status IN ('queued', 'deferred', 'held')
+FROM recipient WHERE queue_id = ? LIMIT ?
+"""
 _BY_PROVIDER_ID = """
-SELECT queue_id, address, provider, lease_owner IS NOT NULL FROM recipient INDEXED BY recipient_provider_id
+SELECT queue_id, address, provider, lease_owner IS NOT NULL OR status IN ('queued', 'deferred', 'held')
+FROM recipient INDEXED BY recipient_provider_id
 WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? ORDER BY queue_id DESC LIMIT ?
 """
 _JOIN = "UPDATE provider_event SET queue_id = ?, address = ? WHERE provider = ? AND event_id = ?"
@@ -108,7 +112,7 @@ def _row(provider: str, event: Event, now: float) -> tuple[object, ...]:
 @dataclass(frozen=True, slots=True)
 class _Found:
     """`theirs`: the provider that tells it is the one that took the mail last; another one's word changes nothing. `running`:
-    an attempt is, and what came of it is still to be recorded."""
+    an attempt is, or another will be, as where the answer was lost: what came of it is still to be recorded."""
 
     queue_id: str
     address: str

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from bridge.web.context import Web
 from bridge.web.errors import Problem
@@ -46,7 +46,7 @@ def caller_of(web: Web, request: Request) -> Caller | None:
         return Caller(key)
     token = request.cookies.get(COOKIE, "")
     visit = web.visits.find(token, web.clock.now()) if token else None
-    if visit and (key := web.keys.named(visit.key)):
+    if visit and (key := web.keys.named(visit.key)) and key.key_hash == visit.key_hash:
         return Caller(key, visit)
     return Caller() if web.open and is_local_name(request) else None
 
@@ -86,7 +86,7 @@ def _port(host: str) -> str:
 
 
 async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool] | None = None) -> bytes:
-    """`grow`: whether there is memory for so many octets more. Raises Problem 413, 408 and 503, and ClientDisconnect."""
+    """`grow`: whether there is memory for so many octets more. Raises Problem 400, 408, 413 and 503."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise Problem(413, f"The body is larger than {limit} octets")
@@ -101,6 +101,8 @@ async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool]
                 if grow and not grow(len(piece)):
                     raise Problem(503, "No memory for it now", headers={"Retry-After": "30"})
                 pieces.append(piece)
+    except ClientDisconnect:
+        raise Problem(400, "The body ended too early") from None
     except TimeoutError:
         raise Problem(408, "The body came too slowly", code="timeout") from None
     return b"".join(pieces)

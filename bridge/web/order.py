@@ -208,9 +208,13 @@ def _recipients(shown: dict[str, Found], most: int) -> dict[str, str]:
 def _headers(value: Any) -> Iterable[tuple[str, str]]:
     if not isinstance(value, dict):
         raise Problem(400, 'must be an object, as in {"X-Shop": "42"}', field="headers")
+    seen: set[str] = set()
     for name, given in value.items():
         field = f"headers.{clean(name)[:80]}"
         _check_header_name(name, field)
+        if name.lower() in seen:
+            raise Problem(400, "is given twice; give a list where it may stand more than once", field=field)
+        seen.add(name.lower())
         for number, one in enumerate(given) if isinstance(given, list) else ((-1, given),):
             where = field if number < 0 else f"{field}[{number}]"
             text = _line(one, where, MAX_VALUE)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator
+from typing import ClassVar
 
 from starlette.types import ASGIApp
 
@@ -17,8 +18,11 @@ if (
 ):  # `smtp-bridge run` keeps it out, and uvicorn wants it for its own command line
     del sys.modules["click"]
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_S = 75
+UNREAD_S = 60.0  # seconds in which a client takes something of its answer
+HEADER_S = 30.0  # seconds in which the header of a request must be there
 GRACE_S = 3
 
 
@@ -39,6 +43,70 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Connection(H11Protocol):
+    """uvicorn lets a connection that asks for nothing be for ever, and counts it only when it asks."""
+
+    most: ClassVar[int] = 0  # set for each server in a class of its own
+    header_s: ClassVar[float] = HEADER_S
+    unread_s: ClassVar[float] = UNREAD_S
+    _waiting: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.most:
+            self.transport = transport
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._waiting is not None and self._busy:
+            self._waiting.cancel()  # from here on the handler's times hold
+            self._waiting = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._busy and not self.transport.is_closing():
+            self._expect_request(KEEP_ALIVE_S)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_at_progress(sys.maxsize)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _look_at_progress(self, before: int) -> None:
+        """Who takes nothing of his answer for so long holds it in our memory."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.unread_s, self._look_at_progress, left)
+
+    @property
+    def _busy(self) -> bool:
+        """A request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_request(self, more_s: float = 0.0) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(self.header_s + more_s, self.transport.close)
 
 
 class WebServer:
@@ -68,7 +136,7 @@ class WebServer:
         config = uvicorn.Config(
             app,
             lifespan="off",
-            http="h11",
+            http=type("Connection", (_Connection,), {"most": self._max_connections}),
             ws="none",
             log_config=None,
             access_log=False,
@@ -77,7 +145,6 @@ class WebServer:
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
-            limit_concurrency=self._max_connections,
         )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=self._bound.sockets), name="http")

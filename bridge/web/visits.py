@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 COOKIE = "smtp_bridge"
 LIFETIME_S = 12 * 3600.0  # since it was last used
@@ -17,6 +17,7 @@ class Visit:
     """`csrf` stands in every form: another site can send the cookie, but not know this."""
 
     key: str  # its name
+    key_hash: str = field(repr=False)  # another key of that name is not the one that signed in
     csrf: str
     last: float
 
@@ -28,10 +29,10 @@ class Visits:
     def __init__(self) -> None:
         self._visits: OrderedDict[str, Visit] = OrderedDict()
 
-    def begin(self, key: str, now: float) -> str:
+    def begin(self, key: str, key_hash: str, now: float) -> str:
         """The cookie's value."""
         token = secrets.token_urlsafe(32)
-        self._visits[token] = Visit(key, secrets.token_urlsafe(24), now)
+        self._visits[token] = Visit(key, key_hash, secrets.token_urlsafe(24), now)
         while len(self._visits) > MAX_VISITS:
             self._visits.popitem(last=False)
         return token

@@ -422,3 +422,17 @@ def test_a_link_under_another_name_is_that_program_and_a_unix_socket_comes_first
 
     assert (sent.returncode, sent.stderr) == (0, b"")
     assert (listed.returncode, b"ann@example.com" in listed.stdout) == (0, True)
+
+
+def test_who_was_taken_is_not_tried_again_when_the_others_are_refused(tmp_path: Path) -> None:
+    """More recipients than go in one transaction, and the second one is put off: a 75 would mail the first ones twice."""
+    more = {"SMTP_BRIDGE_SMTP__MAX_RECIPIENTS": "2", "SMTP_BRIDGE_SMTP__RATE_PER_CLIENT": "1/h"}
+    with bridge(tmp_path, **more) as (_, port):
+        one = Daemon(tmp_path, port)
+        done = one.call("-i", "a@example.org", "b@example.org", "c@example.org", given=b"Subject: x\n\nhi\n")
+        again = one.call("-i", "a@example.org", given=b"Subject: x\n\nhi\n")
+
+    assert done.returncode == 69
+    assert b"sent to 2 of 3, and not to c@example.org and after" in done.stderr
+    assert again.returncode == 75
+    assert len(one.ids()) == 1

@@ -257,6 +257,22 @@ async def test_one_that_comes_while_the_attempt_runs_waits_until_it_is_recorded(
     assert (early.queue_id, later.queue_id, later.status) == ("", mail.queue_id, "bounced")
 
 
+async def test_one_that_comes_while_an_answer_is_lost_waits_until_it_is_known(spool: SqliteSpool) -> None:
+    """The provider took it and then gave up, and we only know that we asked: what comes of the retry is no second bounce."""
+    mail = message(ANN)
+    await spool.put(mail)
+    claimed = await claim_one(spool)
+    await record(spool, claimed, replace(deferred(NOW + 1), unknown=True))
+    noted = told("bounced", queue_id=mail.queue_id)
+    (early,) = await take(spool, noted)
+    assert (early.queue_id, early.suppressed) == ("", False)
+    claimed = await claim_one(spool, now=NOW + 20)
+    await record(spool, claimed, SENT)
+    (later,) = await spool.rejoin_events(since=NOW, now=NOW + 120, note=lambda event: noted)
+
+    assert (later.queue_id, later.status, later.suppressed) == (mail.queue_id, "bounced", True)
+
+
 async def test_without_a_history_nothing_is_known(opened: Any) -> None:
     spool = await opened(history_s=0)
     await spool.expect_events(True)

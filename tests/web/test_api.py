@@ -15,7 +15,7 @@ from bridge.reply import Reply
 from bridge.spool.base import Result
 from bridge.spool.ids import new_queue_id, time_of
 from bridge.web import operations
-from tests.web.conftest import CAPTURE, bearer, keys
+from tests.web.conftest import CAPTURE, KEYS, bearer, keys
 
 ANN, BOB = "ann@example.com", "bob@example.net"
 SENT = Result(status="sent", reply=Reply(250, "2.0.0", "Ok"), provider="main", provider_message_id="p-1")
@@ -268,7 +268,7 @@ async def test_without_keys_this_machine_may_look_and_not_change(start_web: Any)
 
 async def test_a_page_changes_things_only_with_its_token(site: Site) -> None:
     visits = site.daemon.web.visits
-    token = visits.begin("manage", site.daemon.clock.now())
+    token = visits.begin("manage", KEYS["manage"][1], site.daemon.clock.now())
     cookie = {"cookie": f"smtp_bridge={token}"}
     csrf = visits.find(token, site.daemon.clock.now()).csrf
 

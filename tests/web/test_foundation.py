@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import sys
 from typing import Any
@@ -14,11 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bridge.spool.base import SpoolError
-from bridge.web import guard, health
+from bridge.web import guard, health, server
 from bridge.web.errors import Json
 from bridge.web.keys import Key, Keys, hash_key, new_key
 from bridge.web.visits import COOKIE, LIFETIME_S, MAX_VISITS, Visits
-from tests.web.conftest import CAPTURE, bearer, keys
+from tests.web.conftest import CAPTURE, KEYS, bearer, keys
 
 PROVIDER = '[[provider]]\nkind = "capture"\n'
 
@@ -110,7 +111,7 @@ async def test_who_signed_in_changes_something_only_with_the_token_of_the_page(s
     daemon, client = await start_web(config=PROVIDER + keys("manage"))
     guarded(daemon, "manage")
     visits = daemon.web.visits
-    token = visits.begin("manage", daemon.clock.now())
+    token = visits.begin("manage", KEYS["manage"][1], daemon.clock.now())
     csrf = visits.find(token, daemon.clock.now()).csrf
     cookie = {"Cookie": f"{COOKIE}={token}"}
 
@@ -118,6 +119,9 @@ async def test_who_signed_in_changes_something_only_with_the_token_of_the_page(s
     assert (await client.post("/manage", headers=cookie)).json()["error"]["code"] == "csrf"
     assert (await client.post("/manage", headers={**cookie, guard.CSRF_HEADER: "x"})).status_code == 403
     assert (await client.post("/manage", headers={**cookie, guard.CSRF_HEADER: csrf})).status_code == 200
+    (key,) = daemon.web.keys._keys
+    daemon.web.keys.replace([dataclasses.replace(key, key_hash=hash_key("another"))])  # it has leaked, and was changed
+    assert (await client.get("/manage", headers=cookie)).status_code == 401
     daemon.web.keys.replace([])  # its key was taken away
     assert (await client.get("/manage", headers=cookie)).status_code == 401
 
@@ -233,12 +237,78 @@ def test_a_key_is_counted_by_its_own_rate_also_over_a_reload() -> None:
 
 def test_visits_end_and_are_bounded() -> None:
     visits = Visits()
-    first = visits.begin("k", 0.0)
+    first = visits.begin("k", "", 0.0)
 
     assert visits.find(first, LIFETIME_S) is not None
     assert visits.find(first, LIFETIME_S * 2 + 1) is None
-    tokens = [visits.begin("k", 0.0) for _ in range(MAX_VISITS + 1)]
+    tokens = [visits.begin("k", "", 0.0) for _ in range(MAX_VISITS + 1)]
     assert visits.find(tokens[0], 0.0) is None
     assert visits.find(tokens[-1], 0.0) is not None
     visits.end(tokens[-1])
     assert visits.find(tokens[-1], 0.0) is None
+
+
+async def refused(port: int, sent: bytes = b"") -> bool:
+    """Whether a connection that sends this is closed without an answer, within five seconds."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    try:
+        return await asyncio.wait_for(reader.read(1), 5) == b""
+    except ConnectionError:
+        return True
+    finally:
+        writer.close()
+
+
+async def test_a_connection_that_asks_for_nothing_is_closed(start_web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server._Connection, "header_s", 0.05)
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.05)
+    daemon, client = await start_web(**CAPTURE)
+    port = daemon.http.port
+
+    assert await refused(port)
+    assert await refused(port, b"GET /healthz HTTP/1.1\r\nHost: local")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b'{"status":"ok"}'), 5)).startswith(b"HTTP/1.1 200")
+    writer.write(b"GET /hea")  # after which nothing comes
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_one_connection_too_many_is_closed_and_smtp_goes_on(start_web: Any) -> None:
+    daemon, _ = await start_web(**CAPTURE, SMTP_BRIDGE_HTTP__MAX_CONNECTIONS="3")
+    port = daemon.http.port
+    held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+    async with asyncio.timeout(5):
+        while len(daemon.http._server.server_state.connections) < 3:
+            await asyncio.sleep(0.01)
+
+    assert await refused(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    reader, writer = await asyncio.open_connection("127.0.0.1", daemon.listeners[0].port)
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"220 ")
+    for _, one in (*held, (reader, writer)):
+        one.close()
+    async with asyncio.timeout(5):
+        while daemon.http._server.server_state.connections:
+            await asyncio.sleep(0.01)
+    assert not await refused(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+async def test_who_takes_nothing_of_his_answer_is_cut_off(start_web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server._Connection, "unread_s", 0.1)
+    daemon, _ = await start_web(**CAPTURE)
+
+    async def large(request: Request) -> Response:
+        return Response(b"x" * 20_000_000)
+
+    daemon.http._server.config.app.router.routes.insert(0, Route("/large", large))
+    with socket.create_connection(("127.0.0.1", daemon.http.port)) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not daemon.http._server.server_state.connections:
+                await asyncio.sleep(0.01)
+            while daemon.http._server.server_state.connections:
+                await asyncio.sleep(0.01)

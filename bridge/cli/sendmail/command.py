@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from bridge.cli.exits import EX_BAD_USAGE, EX_IOERR, EX_TEMPFAIL
+from bridge.cli.exits import EX_BAD_USAGE, EX_IOERR, EX_TEMPFAIL, EX_UNAVAILABLE
 from bridge.cli.sendmail.client import BLOCK, Client, Reply, connect, stuffed
 from bridge.cli.sendmail.failure import Failure, status_of
 from bridge.cli.sendmail.message import Message, read_message
@@ -96,10 +96,19 @@ def _send(client: Client, options: Options, message: Message, sender: str, recip
     refused. Raises Failure."""
     rest = list(recipients)
     while rest:
-        _accepted(client.command(_mail_from(client, options, message, sender, rest)))
-        taken = _rcpt_to(client, options, rest)
-        message.body.seek(0)
-        _accepted(client.data(chain([b"".join(message.fields) + b"\r\n"], stuffed(message.body))))  # type: ignore[arg-type]
+        try:
+            _accepted(client.command(_mail_from(client, options, message, sender, rest)))
+            taken = _rcpt_to(client, options, rest)
+            message.body.seek(0)
+            _accepted(client.data(chain([b"".join(message.fields) + b"\r\n"], stuffed(message.body))))  # type: ignore[arg-type]
+        except Failure as failure:
+            if len(rest) == len(recipients):
+                raise
+            # Whoever tried all of it again would mail those twice who were taken.
+            text = (
+                f"{failure}; sent to {len(recipients) - len(rest)} of {len(recipients)}, and not to {rest[0]} and after"
+            )
+            raise Failure(EX_UNAVAILABLE, text) from failure
         rest = rest[taken:]
 
 

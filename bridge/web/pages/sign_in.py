@@ -105,7 +105,7 @@ def routes(web: Web) -> list[BaseRoute]:
         log.info("http.signed_in", key=key.name, client=client)
         answer = RedirectResponse(there, status_code=303)
         web.visits.end(request.cookies.get(COOKIE, ""))
-        _set(answer, request, COOKIE, web.visits.begin(key.name, now), int(LIFETIME_S))
+        _set(answer, request, COOKIE, web.visits.begin(key.name, key.key_hash, now), int(LIFETIME_S))
         answer.delete_cookie(FORM_COOKIE, path=SIGN_IN)
         return answer
 

@@ -50,7 +50,8 @@ class Site:
         """The cookie of who signed in with this key; "" where there is no such key."""
         web = self.daemon.web
         assert web
-        return web.visits.begin(key, self.daemon.clock.now()) if web.keys.named(key) else ""
+        found = web.keys.named(key)
+        return web.visits.begin(key, found.key_hash, self.daemon.clock.now()) if found else ""
 
     async def send(self, *recipients: str, subject: str = "hello", content: bytes = b"") -> str:
         """By SMTP; the queue id of what was taken."""
