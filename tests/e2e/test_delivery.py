@@ -199,6 +199,7 @@ async def test_a_used_up_rate_spools_in_auto_mode_and_is_a_4xx_in_direct_mode(
     assert (await client.send()).startswith("451 4.4.5")
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("mode", ["auto", "queue"])
 async def test_no_more_than_the_rate_reaches_the_api(
     mode: str, sandbox: Sandbox, start_daemon: Any, connect: Any
