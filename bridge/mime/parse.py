@@ -144,6 +144,7 @@ def _text(raw: bytes, leaf: Leaf) -> str:
     if len(body) > LARGE and keeps_line_ends(charset):  # as characters it may be four times as large
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     text = decode(body, charset)
+    del body
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     if "\r" in text:

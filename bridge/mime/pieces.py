@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from bridge.mime.transfer import ALPHABET, BLANKS, canonical, decode_transfer, encode_payload
+from bridge.mime.transfer import ALPHABET, BLANKS, canonical, decode_base64_pieces, decode_transfer, encode_payload
 from bridge.model import Content, Pieces
 
 LARGE = 256 * 1024  # octets: what is smaller stays plain bytes, which is fastest
@@ -155,13 +155,14 @@ def encoded_part(raw: bytes, start: int, end: int, encoding: str) -> tuple[Conte
     if len(raw) <= LARGE or end - start <= SMALL_PART:
         return encode_payload(raw[start:end], encoding)
     if encoding == "base64":
-        found = clean_base64(raw, start, end)
-        if found:
+        if found := clean_base64(raw, start, end):
             return found[0], found[1], True
-    elif encoding != "quoted-printable":
+        content = decode_base64_pieces(Slice(raw, start, end))
+        return Base64Of(content), len(content), False
+    if encoding != "quoted-printable":
         return Base64Of(Slice(raw, start, end)), end - start, True
     content = decode_transfer(raw[start:end], encoding)
-    return Base64Of(content), len(content), encoding != "base64"
+    return Base64Of(content), len(content), True
 
 
 def clean_base64(raw: bytes, start: int, end: int) -> tuple[Base64Lines, int] | None:

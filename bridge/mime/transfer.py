@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import re
+from collections.abc import Iterable
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 BLANKS = b"\r\n \t"
@@ -23,6 +25,21 @@ def decode_base64(data: bytes) -> bytes:
     except (binascii.Error, ValueError):
         runs = _PADDING.split(data.translate(_URL_SAFE, _FOREIGN))
     return b"".join(_decode_run(run) for run in runs)
+
+
+def decode_base64_pieces(pieces: Iterable[bytes]) -> bytes:
+    """As `decode_base64` of all of them, of which one at a time is in memory beside what they say."""
+    found = io.BytesIO()
+    rest = b""
+    for piece in pieces:
+        *ended, last = _PADDING.split(rest + piece.translate(_URL_SAFE, _FOREIGN))
+        for run in ended:
+            found.write(_decode_run(run))
+        whole = len(last) // 4 * 4
+        found.write(binascii.a2b_base64(last[:whole]))
+        rest = last[whole:]
+    found.write(_decode_run(rest))
+    return found.getvalue()
 
 
 def _decode_run(run: bytes) -> bytes:

@@ -168,7 +168,17 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "one emoji at the end": lambda: text("utf-8", LINE, last="\U0001f600"),
     "quoted-printable": lambda: text("utf-8", LINE, encoding="quoted-printable", last="=F0=9F=98=80"),
     "base64": lambda: text("utf-8", LINE, encoding="base64", last="\U0001f600"),
+    "gb18030, beyond the BMP at the end": lambda: text("gb18030", LINE, last="\U0001f600"),
+    "gb18030, all beyond the BMP": lambda: text("gb18030", "\U0001f600\U00020000" * 8),
+    "utf-16": lambda: text("utf-16-le", LINE, encoding="base64", last="\U0001f600"),
+    "utf-7": lambda: text("utf-7", LINE, last="\U0001f600"),
+    "big5-hkscs": lambda: text("big5-hkscs", "\u4e2d\u6587" * 20, last="\U00020547"),
+    "iso-2022-jp that is broken": lambda: text("iso-2022-jp", LINE).replace(b"lazy", b"l\xffzy"),
+    "utf-8 that is none": lambda: text("iso-8859-1", "Gr\xf6\xdfe und \xdcbermut").replace(b"iso-8859-1", b"utf-8"),
     "a file": lambda: file(base64.encodebytes(EIGHT_BIT * (SIZE // 340)).replace(b"\n", b"\r\n"), "base64"),
+    "a file in broken base64": lambda: file(base64.encodebytes(EIGHT_BIT * (SIZE // 340)) + b"!x", "base64"),
+    "a file in base64 with padding everywhere": lambda: file(b"QUI=Q-==" * (SIZE // 8), "base64"),
+    "a file in quoted-printable": lambda: file(b"=41=42 plain text here\r\n" * (SIZE // 24), "quoted-printable"),
 }
 NESTED: dict[str, Callable[[], bytes]] = {
     "text": lambda: nested(text("utf-8", "Größe und Übermut tun selten gut")),
@@ -210,7 +220,7 @@ async def is_within(
         tracemalloc.stop()
 
     assert ("queued" if made[0].rules.mode == "queue" else "Ok: sent") in reply
-    assert network.octets > size // 2
+    assert network.octets > size // 3
     assert budget.used == 0
     assert budget.most > size
     assert max(budget.over) < SLACK
