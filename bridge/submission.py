@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import structlog
@@ -56,7 +56,7 @@ class Submission:
         parse: Callable[..., Email],
         new_queue_id: Callable[[], str],
         clock: Clock,
-        waits_in: Callable[[Iterable[Lane]], None],
+        waits_in: Callable[..., None],
         suppressions: Suppressions | None = None,
     ) -> None:
         self._spool = spool
@@ -209,7 +209,7 @@ class Submission:
 
     async def _deliver(self, prepared: Prepared, peer: Peer, by_recipient: bool, hold: Hold) -> Answer:
         if self._mode(prepared.plan) == "queue":
-            return await self._queue(prepared.message, prepared.plan)
+            return await self._queue(prepared.message, prepared.plan, prepared.email)
         return await self._attempt(prepared, peer, by_recipient, hold)
 
     def _mode(self, plan: Plan) -> Literal["auto", "queue", "direct"]:
@@ -217,17 +217,14 @@ class Submission:
         first = (self._dispatchers.named(lane.names[0]) for lane in plan.lanes.values())
         return "auto" if any(one.provider.keeps_bodies for one in first if one) else self.rules.mode
 
-    async def _queue(self, message: Message, plan: Plan) -> Answer:
+    async def _queue(self, message: Message, plan: Plan, email: Email) -> Answer:
         await self._spool.put(message, results=_refused(plan), lanes=plan.texts)
         for _ in plan.refused:
             metrics.bounced.add(metrics.NOBODY)
-        self._spooled(plan.lanes.values(), failed=bool(plan.refused))
-        return Answer(reply=queued(message.queue_id))
-
-    def _spooled(self, lanes: Iterable[Lane], *, failed: bool) -> None:
-        self._waits_in(lanes)
-        if failed:
+        self._waits_in(plan.lanes.values(), arrived=(message.queue_id, email))
+        if plan.refused:
             self._recorder.failed()
+        return Answer(reply=queued(message.queue_id))
 
     # --- auto and direct: the provider's verdict becomes the reply
 
@@ -264,7 +261,7 @@ class Submission:
         """Too slow: spool, say 250, and let the running attempts record their own results."""
         attempts.tell()
         if attempts.withdraw():  # they were still waiting for a slot: the message may as well wait in the queue
-            return Answer(reply=GONE) if peer.gone else await self._queue(message, plan)
+            return Answer(reply=GONE) if peer.gone else await self._queue(message, plan, attempts.email)
         if peer.gone:
             # Nobody was promised anything: whatever the attempts bring is the end of it.
             self._keep(self._finish_unspooled(message, attempts), hold.share())

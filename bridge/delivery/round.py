@@ -28,7 +28,7 @@ class Round:
         self._dispatchers = dispatchers
         self._clock = clock
         self._message = message
-        self._email = email
+        self.email = email
         self._staying = False
         self.lanes: dict[str, Lane] = dict(plan.lanes)
         self.attempts: list[Attempt] = []
@@ -49,8 +49,8 @@ class Round:
         dispatcher = only or self._dispatchers.ready_for(lane, self._clock.now())
         if dispatcher is None:
             return None
-        self._dispatchers.tell_failover(self._message, self._email, lane, dispatcher.provider)
-        attempt = dispatcher.begin(self._message, self._email, [recipients], waited=True, number=len(self.attempts) + 1)
+        self._dispatchers.tell_failover(self._message, self.email, lane, dispatcher.provider)
+        attempt = dispatcher.begin(self._message, self.email, [recipients], waited=True, number=len(self.attempts) + 1)
         self.attempts.append(attempt)
         return attempt
 

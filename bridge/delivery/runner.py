@@ -23,12 +23,13 @@ from bridge.delivery.breaker import Change
 from bridge.delivery.choice import Dispatchers, bound_to
 from bridge.delivery.dispatcher import Dispatcher
 from bridge.delivery.lanes import Lane
+from bridge.delivery.parsed import Parsed
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, dispose, may_try_again
 from bridge.delivery.routing import NO_ROUTE
 from bridge.mime.parse import Costly
 from bridge.mime.pieces import LARGE
-from bridge.model import Email, Fault, Outcome
+from bridge.model import Email, Fault, Message, Outcome
 from bridge.providers.base import Provider
 from bridge.reply import LOCAL_ERROR, Reply
 from bridge.spool.base import Claimed, ClaimedRecipient, Result, Spool, SpoolError, SpoolFull, bound_lane
@@ -77,6 +78,7 @@ class Runner:
         self._works: dict[asyncio.Task[None], Work] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._budget = budget
+        self._arrived = Parsed(budget)
         self._held_octets = 0
         self._reserve()
         self._backlog: set[str] = set()  # providers for which more was due than fitted
@@ -92,8 +94,10 @@ class Runner:
     def wake(self) -> None:
         self._wake.set()
 
-    def waits_in(self, lanes: Iterable[Lane]) -> None:
-        """Something was spooled in these lanes."""
+    def waits_in(self, lanes: Iterable[Lane], arrived: tuple[str, Email] | None = None) -> None:
+        """Something was spooled in these lanes: the message of this queue id as it was parsed, if that is at hand."""
+        if arrived:
+            self._arrived.keep(*arrived, self._clock.now())
         for lane in lanes:
             self._lanes.setdefault(str(lane), lane)
             if not self._dispatchers.is_current(lane):  # planned before a reload, and put after it
@@ -338,7 +342,10 @@ class Runner:
 
     # --- one message
 
-    async def _parsed(self, raw: bytes) -> Email:
+    async def _parsed(self, message: Message) -> Email:
+        raw = message.raw
+        if email := self._arrived.take(message):
+            return email
         if len(raw) <= OFF_LOOP_SIZE:
             return self._parse(raw)
         try:
@@ -351,7 +358,7 @@ class Runner:
         queue_id, attempt = item.message.queue_id, None
         by_address = {recipient.address: recipient for recipient in item.recipients}
         try:
-            email = await self._parsed(item.message.raw)
+            email = await self._parsed(item.message)
             if len(item.message.raw) > LARGE:
                 self._holds(footprint(email))
             settled = await self._not_to_be_tried(item, email, dispatcher)
@@ -453,7 +460,7 @@ class Runner:
 
     async def _find_lanes(self, item: Claimed) -> None:
         """What nobody takes any more is refused as it would have been at DATA."""
-        email = await self._parsed(item.message.raw)
+        email = await self._parsed(item.message)
         large = len(item.message.raw) > OFF_LOOP_SIZE
         plan_again = self._dispatchers.again
         plan = await asyncio.to_thread(plan_again, item.message, email) if large else plan_again(item.message, email)

@@ -5,6 +5,7 @@ Only the message's own header is looked at. Bytes of the body never change and n
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import time
@@ -26,6 +27,11 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 def rfc5322_date(now: float) -> str:
     """`Mon, 23 Nov 2026 03:27:18 +0000`, in English whatever the locale."""
+    return _at_second(int(now))
+
+
+@functools.lru_cache(maxsize=16)
+def _at_second(now: int) -> str:
     t = time.gmtime(now)
     day = f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04}"
     return f"{day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
