@@ -87,7 +87,7 @@ class Runner:
         self._sort_at = 0.0  # when lanes of other settings are looked at again
         self._wake = asyncio.Event()
         self._stopping = False
-        self._turn = 0
+        self._claiming = asyncio.Lock()
 
     # --- from outside
 
@@ -142,6 +142,8 @@ class Runner:
 
     async def drain(self, timeout: float) -> None:
         """Wait for running works; those that are late are cancelled and stay leased, so that the next start finds them."""
+        async with self._claiming:  # what is being claimed right now is a work then
+            pass
         if self._works:
             _, late = await asyncio.wait(set(self._works), timeout=timeout)
             for task in late:
@@ -249,7 +251,10 @@ class Runner:
             for one, lanes, room in claims:  # one after the other: what one takes is no longer there for the next
                 if claimed and self._octets_left() <= 0:
                     break
-                claimed += await self._claim_for(one, lanes, room, now)
+                async with self._claiming:
+                    if self._stopping:
+                        break
+                    claimed += await self._claim_for(one, lanes, room, now)
         except (SpoolError, SpoolFull) as error:  # what cannot be written is not attempted
             log.error("spool.claim_failed", error=str(error))
             return None
