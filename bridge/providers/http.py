@@ -108,7 +108,8 @@ class Exchange:
         """The transport is used directly: AsyncClient's redirects, cookies and hooks are not wanted, and cost a quarter of
         the rate (tests/bench/http_engine.py)."""
         left, progress = self.left, Progress()
-        waits = {"pool": left, "connect": min(CONNECT_S, left), "read": None, "write": None}
+        # Who gets a connection at the last moment could send, and not hear the answer.
+        waits = {"pool": 0.9 * left, "connect": min(CONNECT_S, left), "read": None, "write": None}
         request.extensions = {**request.extensions, "timeout": waits, "progress": progress}
         request.headers.setdefault("Accept-Encoding", "identity")
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import httpcore2
 import httpx
 
+from bridge.providers.connections import Connections
 from bridge.providers.network import Backend, progress_of_call
 from bridge.providers.trust import client_context, proxy_for_pool
 
@@ -48,7 +49,7 @@ def open_pool(
 
 
 class CoreTransport(httpx.AsyncBaseTransport):
-    """The pool of one provider. It and the TLS context are made at the first request: an idle daemon holds neither."""
+    """The connections to one provider. They, and the TLS context, are made at the first request: an idle daemon holds neither."""
 
     def __init__(
         self,
@@ -63,22 +64,30 @@ class CoreTransport(httpx.AsyncBaseTransport):
         self._ca_file, self._proxy = ca_file, proxy
         self._backend: Backend | None = None
         self._pool = pool
+        self._connections: Connections | None = None
 
-    def _opened(self, *, secure: bool) -> httpcore2.AsyncConnectionPool:
-        if self._pool is None:
-            self._backend = Backend()
-            self._pool = open_pool(
-                max_connections=self._max_connections,
-                backend=self._backend,
-                keepalive_s=self._keepalive_s,
-                ca_file=self._ca_file,
-                proxy=self._proxy,
-                secure=secure or self._proxy.startswith("https:"),
+    def _opened(self, *, secure: bool) -> Connections:
+        if self._connections is None:
+            self._connections = Connections(
+                self._pool or self._open(secure=secure), most=self._max_connections, keepalive_s=self._keepalive_s
             )
-        return self._pool
+        return self._connections
+
+    def _open(self, *, secure: bool) -> httpcore2.AsyncConnectionPool:
+        self._backend = Backend()
+        return open_pool(
+            max_connections=self._max_connections,
+            backend=self._backend,
+            keepalive_s=self._keepalive_s,
+            ca_file=self._ca_file,
+            proxy=self._proxy,
+            secure=secure or self._proxy.startswith("https:"),
+        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
+        if url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"no HTTP: {url.scheme!r}")
         core = httpcore2.Request(
             method=request.method.encode("ascii"),
             url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
@@ -88,16 +97,29 @@ class CoreTransport(httpx.AsyncBaseTransport):
         )
         token = progress_of_call.set(request.extensions.get("progress"))
         try:
-            answer = await mapped(self._opened(secure=url.scheme == "https").handle_async_request(core))
-            body = await mapped(_read_bounded(answer))
+            answer, body = await mapped(self._exchanged(self._opened(secure=url.scheme == "https"), core))
         finally:
             progress_of_call.reset(token)
         return _response(answer, body, request)
 
+    async def _exchanged(
+        self, connections: Connections, request: httpcore2.Request
+    ) -> tuple[httpcore2.Response, bytes]:
+        origin = request.url.origin
+        while True:
+            connection = await connections.take(origin, request.extensions.get("timeout", {}).get("pool"))
+            try:
+                answer = await connection.handle_async_request(request)
+                return answer, await _read_bounded(answer)
+            except httpcore2.ConnectionNotAvailable:
+                pass  # it was found closed when the request was about to leave; a new one never is
+            finally:
+                await connections.give_back(origin, connection)
+
     async def aclose(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.aclose()
+        connections, self._connections = self._connections, None
+        if connections is not None:
+            await connections.aclose()
         if self._backend is not None:
             await self._backend.aclose()
 
