@@ -10,8 +10,6 @@ import pytest
 
 from bridge.providers.transport import CoreTransport
 
-Ask = Callable[..., "asyncio.Task[int]"]
-
 
 class Server:
     """Answers after `gate`, if it is set; counts its connections."""
