@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +26,26 @@ from bridge.cli.chosen import (
     first,
     narrowed,
 )
-from bridge.cli.common import ConfigOption, JsonOption, counted, duration, fail, print_json, tell, to_json, warn
+from bridge.cli.common import (
+    ConfigOption,
+    JsonOption,
+    counted,
+    duration,
+    fail,
+    print_json,
+    settings_or_exit,
+    tell,
+    to_json,
+    warn,
+)
 from bridge.cli.completion import queue_ids
-from bridge.cli.exits import EX_CANTCREAT, EX_USAGE, INTERRUPTED
+from bridge.cli.exits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_USAGE, INTERRUPTED
 from bridge.cli.progress import Work
+from bridge.cli.screen import size
 from bridge.cli.spool import with_spool
 from bridge.cli.tables import print_list, print_message
+from bridge.config.load import load_spool_settings
+from bridge.spool.base import SpoolError
 from bridge.spool.sqlite import SqliteSpool
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch and change what is in the queue.")
@@ -169,11 +185,30 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write ID.eml and ID.json into this directory."),
     ] = None,
+    everything: Annotated[
+        Path | None,
+        typer.Option(
+            "--all",
+            metavar="DIR",
+            help="Write all that waits, is held or failed into this new directory, for `queue import`.",
+            show_default=False,
+        ),
+    ] = None,
+    hold_: Annotated[
+        bool, typer.Option("--hold", help="With --all: hold here what is written, since it is to be sent elsewhere.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each message, the mail in base64.")
     ] = False,
 ) -> None:
     """Write messages as they are stored: one to standard output, or several into a directory."""
+    if everything is not None:
+        if ids or status or reason or provider or since or output:
+            fail("--all takes no queue ids, no filter and no --output", EX_USAGE)
+        export_everything(config, everything, hold_, as_json)
+        return
+    if hold_:
+        fail("--hold goes with --all", EX_USAGE)
     chosen = choose(ids, narrowed(status, reason, provider, since), ("",))
     if output is None and not as_json and len(chosen.ids) != 1:
         fail("give one ID, or a directory with --output, or --json", EX_USAGE)
@@ -221,6 +256,76 @@ def write_files(row: Mapping[str, Any], body: bytes, directory: Path) -> None:
         descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
             file.write(content)
+
+
+def export_everything(config: str, directory: Path, hold: bool, as_json: bool) -> None:
+    from bridge.cli.moving import export_all, tell_export
+
+    work = Work("exporting")
+    try:
+        done = with_spool(config, lambda spool: export_all(spool, directory, work, hold=hold))
+    except OSError as error:
+        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
+    tell_export(done)
+    held = ", held here" if hold else ""
+    sentence = f"{counted(done.messages, 'message')} in {directory}{held}"
+    facts = {"messages": done.messages, "recipients": done.recipients, "left": done.skipped, "held": hold}
+    if not work.cut_short:
+        tell({**facts, "directory": str(directory)}, sentence, as_json)
+    end_if_cut_short(work, sentence)
+    if done.skipped:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `queue export --all` wrote.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take messages of another queue into this one, with the ids they have; what is here already is left alone."""
+    from bridge.cli.moving import import_all, tell_import
+
+    work = Work("importing")
+    try:
+        done = with_spool(config, lambda spool: import_all(spool, directory, work, dry_run=dry_run), grows=True)
+    except OSError as error:
+        fail(f"cannot read {error.filename or directory}: {error.strerror}", EX_NOINPUT)
+    sentence = tell_import(done, dry_run=dry_run)
+    if not work.cut_short:
+        tell({**asdict(done), "dry_run": dry_run}, sentence, as_json)
+    end_if_cut_short(work, sentence)
+    if done.broken:
+        raise typer.Exit(EX_DATAERR)
+
+
+@app.command()
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that is not there yet, or is empty.")],
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the whole spool, history included, as it is at one moment, while the daemon runs or not (docs/backup.md)."""
+    from bridge.spool.backup import back_up
+
+    path = settings_or_exit(config, load_spool_settings).spool_path
+    try:
+        copied = back_up(path, directory)
+    except SpoolError as error:
+        fail(str(error), EX_UNAVAILABLE)
+    except OSError as error:
+        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
+    except sqlite3.Error as error:
+        fail(f"cannot copy {path}: {error}", EX_CANTCREAT)
+    for queue_id in copied.lost:
+        warn(f"the body of {queue_id} is not in the spool")
+    facts = {"messages": copied.messages, "octets": copied.octets, "lost": copied.lost, "directory": str(directory)}
+    tell(
+        facts, f"{path} is copied to {directory}: {counted(copied.messages, 'message')}, {size(copied.octets)}", as_json
+    )
+    if copied.lost:
+        raise typer.Exit(1)
 
 
 Change = Callable[[SqliteSpool, Sequence[str]], Awaitable[int]]

@@ -1,7 +1,8 @@
 """What every side of a SQLite spool works with: the thread that writes, those that read, the body files, the bell.
 
 `sqlite.SqliteSpool` is made of sides, each in a module of its own: what comes in (entrance), what providers tell (hearing),
-what senders are told (telling), what is remembered (remembrance), the numbers, and what the operator does (operator).
+what senders are told (telling), what is remembered (remembrance), the numbers, what the operator
+does (operator), and what moves to another spool (transfer).
 """
 
 from __future__ import annotations
