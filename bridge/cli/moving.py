@@ -5,15 +5,25 @@ A message is there when its .json is: it is written after the .eml, and both onl
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge.cli.common import counted, warn
+import typer
+
+from bridge.cli.common import counted, fail, settings_or_exit, tell, warn
+from bridge.cli.exits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE
 from bridge.cli.files import empty_directory, sync, write_new
-from bridge.cli.progress import Work
+from bridge.cli.progress import Work, end_if_cut_short
+from bridge.cli.screen import size
+from bridge.cli.spool import with_spool
+from bridge.config.load import load_spool_settings
+from bridge.spool.backup import back_up
+from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.portable import NotPortable, Portable, parse
 from bridge.spool.sqlite import SqliteSpool
 
@@ -81,13 +91,14 @@ def _running(row: Any) -> bool:
 @dataclass(slots=True)
 class Imported:
     """Queue ids but for `broken`: name -> what is wrong with it. `present`: in the spool already; `over`: nothing is to be done
-    for them; `late`: brought in, and beyond their lifetime."""
+    for them; `late`: brought in, and beyond their lifetime. `stopped`: why the rest was not tried."""
 
     messages: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
+    stopped: str = ""
 
 
 async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run: bool) -> Imported:
@@ -96,7 +107,7 @@ async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run
     now = time.time()
     wanted = list(_checked(directory, done))
     known = await _known(spool, [message.queue_id for message in wanted])
-    with work:
+    with work, _until_full(done):
         for (message,) in work.steps(wanted, size=1):
             if message.queue_id in known:
                 done.present.append(message.queue_id)
@@ -107,6 +118,14 @@ async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run
                 if message.late(now):
                     done.late.append(message.queue_id)
     return done
+
+
+@contextmanager
+def _until_full(done: Imported) -> Iterator[None]:
+    try:
+        yield
+    except SpoolFull as error:
+        done.stopped = str(error)
 
 
 def _checked(directory: Path, done: Imported) -> Iterator[Portable]:
@@ -143,13 +162,13 @@ async def _bring_in(spool: SqliteSpool, directory: Path, message: Portable, done
     """The mail is read once more: not all of them are kept in memory."""
     try:
         _, raw = _read(directory, message.queue_id)
-    except NotPortable as error:
+        brought = await spool.bring_in(message, raw, now=now)
+    except (NotPortable, SpoolError) as error:
         done.broken[message.queue_id] = str(error)
         return False
-    if await spool.bring_in(message, raw, now=now):
-        return True
-    done.present.append(message.queue_id)
-    return False
+    if not brought:
+        done.present.append(message.queue_id)
+    return brought
 
 
 def tell_export(done: Exported) -> None:
@@ -171,5 +190,65 @@ def tell_import(done: Imported, *, dry_run: bool) -> str:
         warn(f"{queue_id} was left out: nobody of it waits")
     for queue_id in done.late:
         warn(f"{queue_id} is beyond its lifetime: after one more attempt it is returned to its sender")
+    if done.stopped:
+        warn(f"stopped: {done.stopped}")
     verb = "would be imported" if dry_run else "imported"
     return f"{counted(len(done.messages), 'message')} {verb}"
+
+
+# --- the commands
+
+
+def run_export(config: str, directory: Path, hold: bool, as_json: bool) -> None:
+    work = Work("exporting")
+    try:
+        done = with_spool(config, lambda spool: export_all(spool, directory, work, hold=hold))
+    except OSError as error:
+        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
+    tell_export(done)
+    held = ", held here" if hold else ""
+    sentence = f"{counted(done.messages, 'message')} in {directory}{held}"
+    facts = {"messages": done.messages, "recipients": done.recipients, "left": done.skipped, "held": hold}
+    if not work.cut_short:
+        tell({**facts, "directory": str(directory)}, sentence, as_json)
+    end_if_cut_short(work, sentence)
+    if done.skipped:
+        raise typer.Exit(1)
+
+
+def run_import(config: str, directory: Path, dry_run: bool, as_json: bool) -> None:
+    """Exit status 65 when something in the directory is broken; the rest is brought in all the same."""
+    work = Work("importing")
+    try:
+        done = with_spool(config, lambda spool: import_all(spool, directory, work, dry_run=dry_run), grows=True)
+    except OSError as error:
+        fail(f"cannot read {error.filename or directory}: {error.strerror}", EX_NOINPUT)
+    sentence = tell_import(done, dry_run=dry_run)
+    if not work.cut_short:
+        tell({**asdict(done), "dry_run": dry_run}, sentence, as_json)
+    end_if_cut_short(work, sentence)
+    if done.stopped:
+        raise typer.Exit(EX_UNAVAILABLE)
+    if done.broken:
+        raise typer.Exit(EX_DATAERR)
+
+
+def run_backup(config: str, directory: Path, as_json: bool) -> None:
+    """Exit status 1 when a body that should be there is not."""
+    path = settings_or_exit(config, load_spool_settings).spool_path
+    try:
+        copied = back_up(path, directory)
+    except SpoolError as error:
+        fail(str(error), EX_UNAVAILABLE)
+    except OSError as error:
+        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
+    except sqlite3.Error as error:
+        fail(f"cannot copy {path}: {error}", EX_CANTCREAT)
+    for queue_id in copied.lost:
+        warn(f"the body of {queue_id} is not in the spool")
+    facts = {"messages": copied.messages, "octets": copied.octets, "lost": copied.lost, "directory": str(directory)}
+    tell(
+        facts, f"{path} is copied to {directory}: {counted(copied.messages, 'message')}, {size(copied.octets)}", as_json
+    )
+    if copied.lost:
+        raise typer.Exit(1)

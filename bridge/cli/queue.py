@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,19 +31,15 @@ from bridge.cli.common import (
     duration,
     fail,
     print_json,
-    settings_or_exit,
     tell,
     to_json,
     warn,
 )
 from bridge.cli.completion import queue_ids
-from bridge.cli.exits import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_USAGE, INTERRUPTED
-from bridge.cli.progress import Work
-from bridge.cli.screen import size
+from bridge.cli.exits import EX_CANTCREAT, EX_USAGE
+from bridge.cli.progress import Work, end_if_cut_short
 from bridge.cli.spool import with_spool
 from bridge.cli.tables import print_list, print_message
-from bridge.config.load import load_spool_settings
-from bridge.spool.base import SpoolError
 from bridge.spool.sqlite import SqliteSpool
 
 app = typer.Typer(no_args_is_help=True, help="List, show, watch and change what is in the queue.")
@@ -205,7 +199,9 @@ def export(
     if everything is not None:
         if ids or status or reason or provider or since or output:
             fail("--all takes no queue ids, no filter and no --output", EX_USAGE)
-        export_everything(config, everything, hold_, as_json)
+        from bridge.cli.moving import run_export
+
+        run_export(config, everything, hold_, as_json)
         return
     if hold_:
         fail("--hold goes with --all", EX_USAGE)
@@ -258,25 +254,6 @@ def write_files(row: Mapping[str, Any], body: bytes, directory: Path) -> None:
             file.write(content)
 
 
-def export_everything(config: str, directory: Path, hold: bool, as_json: bool) -> None:
-    from bridge.cli.moving import export_all, tell_export
-
-    work = Work("exporting")
-    try:
-        done = with_spool(config, lambda spool: export_all(spool, directory, work, hold=hold))
-    except OSError as error:
-        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
-    tell_export(done)
-    held = ", held here" if hold else ""
-    sentence = f"{counted(done.messages, 'message')} in {directory}{held}"
-    facts = {"messages": done.messages, "recipients": done.recipients, "left": done.skipped, "held": hold}
-    if not work.cut_short:
-        tell({**facts, "directory": str(directory)}, sentence, as_json)
-    end_if_cut_short(work, sentence)
-    if done.skipped:
-        raise typer.Exit(1)
-
-
 @app.command("import")
 def import_(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `queue export --all` wrote.")],
@@ -285,19 +262,9 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Take messages of another queue into this one, with the ids they have; what is here already is left alone."""
-    from bridge.cli.moving import import_all, tell_import
+    from bridge.cli.moving import run_import
 
-    work = Work("importing")
-    try:
-        done = with_spool(config, lambda spool: import_all(spool, directory, work, dry_run=dry_run), grows=True)
-    except OSError as error:
-        fail(f"cannot read {error.filename or directory}: {error.strerror}", EX_NOINPUT)
-    sentence = tell_import(done, dry_run=dry_run)
-    if not work.cut_short:
-        tell({**asdict(done), "dry_run": dry_run}, sentence, as_json)
-    end_if_cut_short(work, sentence)
-    if done.broken:
-        raise typer.Exit(EX_DATAERR)
+    run_import(config, directory, dry_run, as_json)
 
 
 @app.command()
@@ -307,25 +274,9 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Copy the whole spool, history included, as it is at one moment, while the daemon runs or not (docs/backup.md)."""
-    from bridge.spool.backup import back_up
+    from bridge.cli.moving import run_backup
 
-    path = settings_or_exit(config, load_spool_settings).spool_path
-    try:
-        copied = back_up(path, directory)
-    except SpoolError as error:
-        fail(str(error), EX_UNAVAILABLE)
-    except OSError as error:
-        fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
-    except sqlite3.Error as error:
-        fail(f"cannot copy {path}: {error}", EX_CANTCREAT)
-    for queue_id in copied.lost:
-        warn(f"the body of {queue_id} is not in the spool")
-    facts = {"messages": copied.messages, "octets": copied.octets, "lost": copied.lost, "directory": str(directory)}
-    tell(
-        facts, f"{path} is copied to {directory}: {counted(copied.messages, 'message')}, {size(copied.octets)}", as_json
-    )
-    if copied.lost:
-        raise typer.Exit(1)
+    run_backup(config, directory, as_json)
 
 
 Change = Callable[[SqliteSpool, Sequence[str]], Awaitable[int]]
@@ -357,10 +308,3 @@ async def _change(spool: SqliteSpool, chosen: Chosen, work: Work, act: Change) -
         for chunk in work.steps(found):
             count += await act(spool, chunk)
     return count, unknown
-
-
-def end_if_cut_short(work: Work, sentence: str) -> None:
-    """Ctrl-C: what was done stays done."""
-    if work.cut_short:
-        done = f"{sentence}, {work.done} of {work.total} messages were done" if work.done else "nothing was done"
-        fail(f"interrupted: {done}", INTERRUPTED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from bridge.spool import schema
 from bridge.spool.base import SpoolError
+from bridge.spool.leases import void_leases
 
 TRIES = 5
 
@@ -79,7 +81,8 @@ def _snapshot(path: Path, target: Path) -> frozenset[str]:
     with closing(schema.connect(path)) as db:
         schema.check_version(db, path, allow_older=True)
         db.execute("VACUUM INTO ?", (str(target),))
-    with closing(sqlite3.connect(target)) as db:
+    with closing(sqlite3.connect(target)) as db, db:
+        void_leases(db, time.time())  # nobody holds them there, and the operator can hold all that waits
         return frozenset(row[0] for row in db.execute("SELECT queue_id FROM message WHERE body = 'file'"))
 
 

@@ -111,14 +111,23 @@ async def first(spool: SqliteSpool) -> Claimed:
     return item
 
 
+@pytest.mark.parametrize("held", [False, True])
 async def test_who_was_being_tried_is_due_in_the_copy_and_in_doubt(
-    spool: SqliteSpool, opened: OpenSpool, tmp_path: Path
+    spool: SqliteSpool, opened: OpenSpool, tmp_path: Path, held: bool
 ) -> None:
-    await spool.put(message())
-    await spool.claim(owner="me", now=NOW, lease_s=1e6, limit=1, provider="main")
+    mail = message()
+    await spool.put(mail)
+    await spool.claim(owner="me", now=NOW, lease_s=1e9, limit=1, provider="main")
     await asyncio.to_thread(back_up, spool._bodies.root.with_suffix(""), tmp_path / "copy")
+    copy = await opened(path=tmp_path / "copy" / "spool.db", now=time.time(), daemon=not held)
+    if held:
+        assert await copy.hold([mail.queue_id], now=time.time()) == 1
+        await copy.close()
+        copy = await opened(path=tmp_path / "copy" / "spool.db", now=time.time())
+        assert await claim(copy, time.time() + 9) == []
+        assert await copy.release([mail.queue_id], now=time.time()) == 1
 
-    (recipient,) = (await claim_one(await opened(path=tmp_path / "copy" / "spool.db"))).recipients
+    (recipient,) = (await claim_one(copy, time.time() + 9)).recipients
     assert (recipient.interrupted, recipient.lane, recipient.attempts) == (True, "=main", 2)
 
 
