@@ -32,7 +32,7 @@ KNOWN_AT_ONCE = 500
 
 @dataclass(slots=True)
 class Exported:
-    """`skipped`: not written, since an attempt was running (with hold) or somebody finished it meanwhile."""
+    """`skipped`: not written, since an attempt was running (with hold), it was finished meanwhile, or its body is lost."""
 
     messages: int = 0
     recipients: int = 0
@@ -173,7 +173,7 @@ async def _bring_in(spool: SqliteSpool, directory: Path, message: Portable, done
 
 def tell_export(done: Exported) -> None:
     for queue_id in done.skipped:
-        warn(f"{queue_id} was left: it is being tried at this moment, or is over")
+        warn(f"{queue_id} was left: it is being tried at this moment, is over by now, or has lost its body")
     if done.in_doubt:
         warn(
             f"{counted(done.in_doubt, 'recipient')} being tried at that moment: they may get it twice where it is imported"

@@ -14,9 +14,8 @@ from tests.cli.conftest import CAPTURE, bridge, invoke, one_line, running, sandb
 from tests.spool.test_upgrade import LATEST, RELEASES, newer, restored
 
 
-@pytest.mark.parametrize("name", RELEASES)
-def test_the_daemon_delivers_what_an_earlier_release_left(tmp_path: Path, name: str) -> None:
-    said = restored(name, tmp_path / "state/spool.db")
+def test_the_daemon_delivers_what_the_oldest_release_left(tmp_path: Path) -> None:
+    said = restored(RELEASES[0], tmp_path / "state/spool.db")
     waited = {
         (old["subject"], address)
         for old in said["messages"]
