@@ -7,6 +7,7 @@ import signal
 EX_USAGE = 2  # as the option parsers have it
 EX_BAD_USAGE = 64  # EX_USAGE of sysexits.h, where that is expected: sendmail
 EX_DATAERR = 65
+EX_NOINPUT = 66
 EX_NOUSER = 67
 EX_NOHOST = 68
 EX_UNAVAILABLE = 69

@@ -10,6 +10,9 @@ from typing import Any, Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bridge.cli.common import fail
+from bridge.cli.exits import INTERRUPTED
+
 T = TypeVar("T")
 
 CHUNK = 500  # messages in a step, and in a transaction of the spool
@@ -85,3 +88,10 @@ def _new_bar() -> Progress:
         transient=True,
         redirect_stdout=False,
     )
+
+
+def end_if_cut_short(work: Work, sentence: str) -> None:
+    """Ctrl-C: what was done stays done."""
+    if work.cut_short:
+        done = f"{sentence}, {work.done} of {work.total} messages were done" if work.done else "nothing was done"
+        fail(f"interrupted: {done}", INTERRUPTED)

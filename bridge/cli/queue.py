@@ -24,10 +24,20 @@ from bridge.cli.chosen import (
     first,
     narrowed,
 )
-from bridge.cli.common import ConfigOption, JsonOption, counted, duration, fail, print_json, tell, to_json, warn
+from bridge.cli.common import (
+    ConfigOption,
+    JsonOption,
+    counted,
+    duration,
+    fail,
+    print_json,
+    tell,
+    to_json,
+    warn,
+)
 from bridge.cli.completion import queue_ids
-from bridge.cli.exits import EX_CANTCREAT, EX_USAGE, INTERRUPTED
-from bridge.cli.progress import Work
+from bridge.cli.exits import EX_CANTCREAT, EX_USAGE
+from bridge.cli.progress import Work, end_if_cut_short
 from bridge.cli.spool import with_spool
 from bridge.cli.tables import print_list, print_message
 from bridge.spool.sqlite import SqliteSpool
@@ -169,11 +179,32 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write ID.eml and ID.json into this directory."),
     ] = None,
+    everything: Annotated[
+        Path | None,
+        typer.Option(
+            "--all",
+            metavar="DIR",
+            help="Write all that waits, is held or failed into this new directory, for `queue import`.",
+            show_default=False,
+        ),
+    ] = None,
+    hold_: Annotated[
+        bool, typer.Option("--hold", help="With --all: hold here what is written, since it is to be sent elsewhere.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each message, the mail in base64.")
     ] = False,
 ) -> None:
     """Write messages as they are stored: one to standard output, or several into a directory."""
+    if everything is not None:
+        if ids or status or reason or provider or since or output:
+            fail("--all takes no queue ids, no filter and no --output", EX_USAGE)
+        from bridge.cli.moving import run_export
+
+        run_export(config, everything, hold_, as_json)
+        return
+    if hold_:
+        fail("--hold goes with --all", EX_USAGE)
     chosen = choose(ids, narrowed(status, reason, provider, since), ("",))
     if output is None and not as_json and len(chosen.ids) != 1:
         fail("give one ID, or a directory with --output, or --json", EX_USAGE)
@@ -223,6 +254,31 @@ def write_files(row: Mapping[str, Any], body: bytes, directory: Path) -> None:
             file.write(content)
 
 
+@app.command("import")
+def import_(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `queue export --all` wrote.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take messages of another queue into this one, with the ids they have; what is here already is left alone."""
+    from bridge.cli.moving import run_import
+
+    run_import(config, directory, dry_run, as_json)
+
+
+@app.command()
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that is not there yet, or is empty.")],
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the whole spool, history included, as it is at one moment, while the daemon runs or not (docs/backup.md)."""
+    from bridge.cli.moving import run_backup
+
+    run_backup(config, directory, as_json)
+
+
 Change = Callable[[SqliteSpool, Sequence[str]], Awaitable[int]]
 
 
@@ -252,10 +308,3 @@ async def _change(spool: SqliteSpool, chosen: Chosen, work: Work, act: Change) -
         for chunk in work.steps(found):
             count += await act(spool, chunk)
     return count, unknown
-
-
-def end_if_cut_short(work: Work, sentence: str) -> None:
-    """Ctrl-C: what was done stays done."""
-    if work.cut_short:
-        done = f"{sentence}, {work.done} of {work.total} messages were done" if work.done else "nothing was done"
-        fail(f"interrupted: {done}", INTERRUPTED)

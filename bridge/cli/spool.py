@@ -18,21 +18,25 @@ from bridge.spool.sqlite import SqliteSpool
 T = TypeVar("T")
 
 
-def with_spool(config: str, work: Callable[[SqliteSpool], Awaitable[T]]) -> T:
-    """Run `work` on the spool of these settings; an unusable spool is one line and exit 69."""
+def with_spool(config: str, work: Callable[[SqliteSpool], Awaitable[T]], *, grows: bool = False) -> T:
+    """Run `work` on the spool of these settings; an unusable spool is one line and exit 69.
+
+    `grows`: it puts mail into it, and leaves the disk the room that the daemon leaves.
+    """
     settings = settings_or_exit(config, load_spool_settings)
 
     async def main() -> T:
         spool = await open_spool(
             settings.spool_path,
             max_bytes=settings.spool.max_bytes,
-            min_free=0,  # the operator may always make room
+            min_free=settings.spool.min_free if grows else 0,  # the operator may always make room
             history_s=settings.spool.history,
             failed_s=settings.spool.failed,
             file_threshold=settings.spool.file_threshold,
             owner=f"cli-{os.getpid()}",
             now=time.time(),
             daemon=False,
+            reserve_bytes=0,  # the reserve is the daemon's to make
         )
         try:
             return await work(spool)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from bridge.block import filled
 from bridge.spool.base import SpoolError, SpoolFull
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+BESIDE_S = 3600.0  # so long at most lies between a file that another process writes and its row
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
@@ -30,19 +32,33 @@ class Bodies:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def write(self, queue_id: str, raw: bytes) -> int:
-        """Write durably; returns the CRC. Raises SpoolFull, SpoolError."""
+    def write(self, queue_id: str, raw: bytes, *, beside: bool = False) -> int:
+        """Write durably; returns the CRC. Raises SpoolFull, SpoolError.
+
+        `beside`: by another process than the daemon, perhaps another user's: see `_write_beside`.
+        """
         path = self._path(queue_id)
         if path.exists():  # never touched: it may be the body of a message we have answered for
             raise SpoolError(f"{queue_id} is in the spool already")
         try:
             self._make_directory(path.parent)
-            _write_file(path, raw)
+            if beside:
+                self._write_beside(path, raw)
+            else:
+                _write_file(path, raw)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise SpoolFull("no room for another message") from error
             raise SpoolError(f"cannot write a body file: {error.strerror}") from error
         return zlib.crc32(raw)
+
+    def _write_beside(self, path: Path, raw: bytes) -> None:
+        """The sweep of a daemon that starts before the row is there passes over it, and root's files are the daemon's."""
+        _write_file(path, raw, at=time.time() + BESIDE_S)
+        owner = os.stat(self.root.parent / self.root.name.removesuffix(".d"))
+        if os.geteuid() == 0:
+            for place in (self.root, path.parent, path):
+                os.chown(place, owner.st_uid, owner.st_gid)
 
     def read(self, queue_id: str, size: int, crc: int | None) -> bytes:
         """Raises BodyLost."""
@@ -90,12 +106,15 @@ class Bodies:
             _sync_directory(self.root)
 
 
-def _write_file(path: Path, raw: bytes) -> None:
+def _write_file(path: Path, raw: bytes, at: float | None = None) -> None:
+    """`at`: the time it is to have; else now."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb", opener=_private) as file:
             file.write(raw)
             file.flush()
+            if at is not None:
+                os.utime(file.fileno(), (at, at))
             os.fsync(file.fileno())
         temporary.rename(path)
         _sync_directory(path.parent)

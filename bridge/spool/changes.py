@@ -53,7 +53,8 @@ RETURNING queue_id
 _HOLD = """
 UPDATE recipient SET
     status = 'held', next_attempt_at = NULL, ready = 0, blocked_at = COALESCE(blocked_at, :now),
-    lease_owner = NULL, leased_until = NULL
+    lease_owner = NULL, leased_until = NULL,
+    lane = CASE WHEN begun > 0 AND provider <> '' THEN '=' || provider ELSE lane END
 WHERE queue_id IN (SELECT value FROM json_each(:ids)) AND status IN ('queued', 'deferred')
     AND (lease_owner IS NULL OR leased_until <= :now)
 RETURNING queue_id

@@ -68,6 +68,21 @@ def head(message: Message) -> Row:
     )  # fmt: skip
 
 
+def new_entry(message: Message, lanes: Mapping[str, str]) -> Intake:
+    return Intake(
+        head=head(message),
+        recipients=message.envelope.recipients,
+        expires_at=message.expires_at,
+        now=message.created_at,
+        raw=message.raw,
+        crc=None,
+        results={},
+        lanes=lanes,
+        source=message.source,
+        wishes=message.envelope.wishes,
+    )
+
+
 def insert_messages(db: sqlite3.Connection, entries: Sequence[Intake], *, retention: Retention) -> list[None]:
     """All of them, each with its recipients. A duplicate queue id or a result for a stranger fails."""
     messages: list[Row] = []

@@ -14,11 +14,14 @@ from pathlib import Path
 from bridge.spool import schema
 from bridge.spool.base import SpoolError
 from bridge.spool.bodies import Bodies
+from bridge.spool.engine import Parts
+from bridge.spool.entrance import past_operation
 from bridge.spool.errors import no_room
+from bridge.spool.history import History
 from bridge.spool.intake import Retention
 from bridge.spool.leases import void_leases
 from bridge.spool.ownership import Bell, Lock
-from bridge.spool.reader import Reader
+from bridge.spool.reader import Pool, Reader
 from bridge.spool.space import RESERVE_BYTES, Space
 from bridge.spool.sqlite import SqliteSpool
 from bridge.spool.writer import Writer
@@ -52,22 +55,21 @@ async def open_spool(
     writer = Writer(partial(schema.connect, path), space, loop)
     bell = Bell(path)
     connect = partial(_connect_reader, path)
-    spool = SqliteSpool(
+    keep = Retention(history_s, failed_s)
+    parts = Parts(
         writer=writer,
-        readers=(
-            Reader(connect, "spool-reader"),
-            Reader(connect, "spool-loader"),
-            Reader(connect, "spool-search"),
-        ),
+        reader=Reader(connect, "spool-reader"),
+        loader=Reader(connect, "spool-loader"),
+        searcher=Reader(connect, "spool-search"),
+        history=History(writer, past_operation(keep), loop),
         bodies=prepared.bodies,
+        pool=Pool("spool-body", 2),
         space=space,
         bell=bell,
-        lock=prepared.lock,
-        keep=Retention(history_s, failed_s),
+        keep=keep,
         file_threshold=file_threshold,
-        owner=owner,
-        generation=prepared.generation,
     )
+    spool = SqliteSpool(parts, lock=prepared.lock, owner=owner, generation=prepared.generation)
     writer.start()
     if daemon:
         try:

@@ -7,17 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bridge.spool import changes, events, listing, memory, summaries
+from bridge.spool import changes, listing, summaries
 from bridge.spool import search as find
 from bridge.spool.base import Action, Forecast, Page, Search
-from bridge.spool.bodies import Bodies, BodyLost
-from bridge.spool.history import History
+from bridge.spool.bodies import BodyLost
+from bridge.spool.engine import Engine, Parts
 from bridge.spool.ids import id_at
-from bridge.spool.intake import Retention
-from bridge.spool.ownership import Bell
-from bridge.spool.reader import Pool, Reader
-from bridge.spool.tally import Tally
-from bridge.spool.writer import Operation, Writer
+from bridge.spool.writer import Operation
 
 CHUNK = 500  # queue ids per transaction: the daemon's own writes come in between
 EXPORT_PAGE = 50
@@ -25,35 +21,15 @@ SUMMARIZED_AFTER_S = 30.0  # what is put later, with an older id, has a summary 
 SUMMARIES = 4
 
 
-class SqliteOperator:
-    def __init__(
-        self,
-        *,
-        writer: Writer,
-        reader: Reader,
-        searcher: Reader,
-        history: History,
-        bodies: Bodies,
-        pool: Pool,
-        bell: Bell,
-        keep: Retention,
-    ) -> None:
-        self._writer = writer
-        self._reader = reader
-        self._searcher = searcher  # so that who looks keeps no delivery waiting
-        self._tally = Tally()
-        self._history = history
-        self._bodies = bodies
-        self._pool = pool
-        self._bell = bell
+class SqliteOperator(Engine):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         self._retry = Operation("retry", changes.in_turn(changes.retry))
         self._hold = Operation("hold", changes.in_turn(changes.hold))
         self._release = Operation("release", changes.in_turn(changes.release))
-        self._suppress = Operation("suppress", memory.suppress, rank=0)
-        self._unsuppress = Operation("unsuppress", memory.unsuppress, rank=0)
         self._reroute = Operation("reroute", changes.in_turn(changes.reroute))
         self._summarize = Operation("summarize", summaries.write, durable=False, grows=True, rank=2)
-        self._drop = Operation("drop", changes.in_turn(partial(changes.drop, retention=keep)))
+        self._drop = Operation("drop", changes.in_turn(partial(changes.drop, retention=parts.keep)))
 
     async def list_messages(
         self, *, status: str = "", limit: int = 100, before: str = ""
@@ -76,10 +52,6 @@ class SqliteOperator:
                 return False
         return True
 
-    async def numbers(self, *, now: float) -> Mapping[str, Any]:
-        """As `Tally.numbers`, for what this daemon did."""
-        return self._tally.numbers(now)
-
     async def depth(self) -> Mapping[str, int]:
         """Recipients that wait, by lane."""
         return await self._searcher.run(listing.depth)
@@ -92,46 +64,10 @@ class SqliteOperator:
         """Recipients that failed or are held, newest message first."""
         return await self._searcher.run(listing.last_failures, limit)
 
-    # Addresses that are not mailed
-
-    async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]:
-        """By address; `after` is the last one of the page before."""
-        return await self._searcher.run(memory.list_suppressions, limit, after)
-
-    async def suppressions(self) -> Mapping[str, str]:
-        return await self._reader.run(memory.suppressions)
-
-    async def suppress(self, address: str, reason: str, *, provider: str = "", now: float) -> bool:
-        added: bool = await self._writer.submit(self._suppress, memory.Suppress(address, reason, provider, now))
-        if not self._bell.ours:  # the daemon knows what it did itself
-            self._bell.ring()
-        return added
-
-    async def unsuppress(self, address: str) -> bool:
-        """False when it was not suppressed."""
-        removed: bool = await self._writer.submit(self._unsuppress, address)
-        self._bell.ring()
-        return removed
-
-    async def recall(self, prefix: str = "") -> Mapping[str, str]:
-        """What is remembered under names that begin so."""
-        return await self._reader.run(memory.recall, prefix)
-
     async def show(self, queue_id: str) -> Mapping[str, Any] | None:
         """One message as in the list, with its events."""
         await self._history.settle()
         return await self._searcher.run(listing.show, queue_id)
-
-    async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]:
-        """What providers told of a message, as it came (`raw`), in the order in which it came."""
-        return await self._reader.run(events.of_message, queue_id, limit)
-
-    async def unjoined_events(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]:
-        """What providers told of messages that are not known, the latest first."""
-        return await self._reader.run(events.unjoined, limit)
-
-    async def count_unjoined(self) -> int:
-        return await self._reader.run(events.count_unjoined)
 
     async def body(self, queue_id: str) -> bytes | None:
         """None when it is not kept (any more), or lost."""
@@ -205,11 +141,6 @@ class SqliteOperator:
         if total:
             self._bell.ring()
         return total
-
-    def _discard(self, files: Sequence[str]) -> None:
-        """Body files whose rows are gone. If we die first, the next start finds them."""
-        if files:
-            self._pool.post(self._bodies.remove, files)
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from urllib.parse import quote
@@ -60,6 +61,15 @@ def version(db: sqlite3.Connection) -> int:
     return int(number)
 
 
+def version_of(path: Path) -> int:
+    """Of a file that is only looked at. Raises sqlite3.Error."""
+    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+    try:
+        return version(db)
+    finally:
+        db.close()
+
+
 def check_library() -> None:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise SpoolError(f"SQLite {sqlite3.sqlite_version} is too old, 3.35 or later is needed")
@@ -71,26 +81,73 @@ def create_file(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
+class MigrationError(sqlite3.OperationalError):
+    """The schema is as it was; the text says why. It has the code of what SQLite said."""
+
+
 def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema up to this program's; a newer one is refused."""
+    """Bring the schema up to this program's, in one transaction; a newer one is refused.
+
+    Raises MigrationError, SpoolError. Whatever ends it in the middle leaves the version before, whole.
+    """
     check_version(db, path, allow_older=True)
-    for number, sql in migrations():
-        if number > version(db):
-            _apply(db, number, sql)
+    have, want = version(db), migrations()[-1][0]
+    if have == want:
+        return
+    try:
+        _apply(db, have)
+    except sqlite3.Error as error:
+        raise _not_migrated(error, have, want) from error
 
 
 def check_version(db: sqlite3.Connection, path: Path, *, allow_older: bool = False) -> None:
-    have, want = version(db), migrations()[-1][0]
+    if problem := version_problem(version(db), allow_older=allow_older):
+        raise SpoolError(f"{path} {problem}")
+
+
+def version_problem(have: int, *, allow_older: bool = False) -> str:
+    """Why this program does not work with a spool of that schema; "" when it does."""
+    want = migrations()[-1][0]
     if have > want:
-        raise SpoolError(f"{path} has schema {have}, written by a newer version; this one knows {want}")
+        return (
+            f"has schema {have}, written by a newer version; this one knows {want}: "
+            "run the newer one, or restore a copy made before it"
+        )
     if have < want and not allow_older:
-        raise SpoolError(f"{path} has schema {have}, this version needs {want}: start the daemon once to migrate it")
+        return f"has schema {have}, this version needs {want}: start the daemon once to migrate it"
+    return ""
 
 
-def _apply(db: sqlite3.Connection, number: int, sql: str) -> None:
+def _apply(db: sqlite3.Connection, have: int) -> None:
     try:
-        db.executescript(f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;")
-    except sqlite3.Error:
+        db.execute("BEGIN IMMEDIATE")
+        for number, sql in migrations():
+            if number > have:
+                for statement in statements(sql):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {number}")
+        db.execute("COMMIT")
+    except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def statements(sql: str) -> Iterator[str]:
+    """Each ends with its line. `executescript` would commit what is open."""
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
+
+
+def _not_migrated(error: sqlite3.Error, have: int, want: int) -> MigrationError:
+    made = MigrationError(f"its schema could not be brought from {have} to {want} and is as it was: {error}")
+    for name in ("sqlite_errorcode", "sqlite_errorname"):
+        if hasattr(error, name):
+            setattr(made, name, getattr(error, name))
+    return made

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from bridge.config.smtp import Listener
 from bridge.config.types import ListenAddress
 from bridge.config.warnings import warnings
 from bridge.sockets import Bound, ListenError
+from bridge.spool import schema
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -200,6 +202,8 @@ def check_spool(settings: Settings) -> Iterator[Check]:
         yield note("spool", str(path), text, "call the doctor as the daemon's user, or let that user write there")
     else:
         yield ok("spool", str(path), "there, and may be written" if place == path else "not there yet, and can be made")
+    if place == path:
+        yield from check_schema(path)
     free = shutil.disk_usage(place if place.is_dir() else place.parent).free
     shown = f"{free / 1024**3:.1f} GiB free"
     if free < settings.spool.min_free:
@@ -208,6 +212,16 @@ def check_spool(settings: Settings) -> Iterator[Check]:
         yield problem("disk", str(path), f"{shown}: less than alert.disk_free", "make room")
     else:
         yield ok("disk", str(path), shown)
+
+
+def check_schema(path: Path) -> Iterator[Check]:
+    try:
+        have = schema.version_of(path)
+    except sqlite3.Error as error:
+        yield problem("spool", str(path), f"cannot be read: {error}", "see docs/backup.md for how a copy is restored")
+        return
+    if why := schema.version_problem(have, allow_older=True):
+        yield problem("spool", str(path), why, "the daemon does not start with it")
 
 
 # --- providers
