@@ -1,7 +1,7 @@
 """Where the daemon of these settings can be asked how it is: its HTTP side, else one of its listeners.
 
 The settings' own classes take ten times as long to load as the question takes, and a mistake that has come into the settings
-since the daemon read them is no reason to call it ill. So only addresses are looked at; a test holds them against `load_settings`.
+since the daemon read them is no reason to call it ill. So only addresses are looked at; a test compares with `load_settings`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def find_door(config: str, environ: Mapping[str, str], cwd: Path) -> Door:
     """Raises NoDoor."""
     tree = _read_file(config or environ.get(f"{PREFIX}CONFIG", ""), cwd)
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and "__" in name}
-    given |= {name: environ[name] for name in (f"{PREFIX}SMTP", f"{PREFIX}HTTP", f"{PREFIX}PROVIDER") if name in environ}
+    given |= {
+        name: environ[name] for name in (f"{PREFIX}SMTP", f"{PREFIX}HTTP", f"{PREFIX}PROVIDER") if name in environ
+    }
     if tree is None and not given:
         return Door("http", INBOX)
     if address := _connectable(_http_address(tree or {}, given)):
