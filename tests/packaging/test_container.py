@@ -101,7 +101,7 @@ def test_it_asks_itself_whether_it_is_well() -> None:
     given = dict(option.removeprefix("--").split("=") for option in options.split())
 
     assert (program, arguments) == ("smtp-bridge", ["health"])
-    assert TIMEOUT_S < float(given["timeout"].removesuffix("s"))
+    assert float(given["timeout"].removesuffix("s")) > TIMEOUT_S
     assert (
         find_door("", {**variables(), "SMTP_BRIDGE_PROVIDER__KIND": "capture"}, ROOT / "docs").address
         == "127.0.0.1:2525"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -64,12 +65,16 @@ class Line:
 
     def send(self, octets: bytes) -> None:
         self._sock.settimeout(self._left())
-        self._sock.sendall(octets)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # to be heard by what it said before
+            self._sock.sendall(octets)
 
     def receive(self) -> bytes:
-        """b"" at the end."""
+        """b"" at the end, also when it hung up with something of ours unread."""
         self._sock.settimeout(self._left())
-        return self._sock.recv(MAX_ANSWER)
+        try:
+            return self._sock.recv(MAX_ANSWER)
+        except ConnectionResetError:
+            return b""
 
 
 def _connect(address: str, timeout_s: float) -> socket.socket:
