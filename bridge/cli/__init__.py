@@ -23,6 +23,10 @@ def _main() -> None:
         from bridge.cli.run import run_from_arguments
 
         raise SystemExit(run_from_arguments(sys.argv[2:]))
+    if sys.argv[1:2] == ["health"] and not {"--help", "-h"} & set(sys.argv):
+        from bridge.cli.health.command import run_from_arguments as ask_health
+
+        raise SystemExit(ask_health(sys.argv[2:]))
     if sys.argv[1:2] == ["sendmail"] and not {"--help"} & set(sys.argv):
         from bridge.cli.sendmail.command import run_sendmail
 

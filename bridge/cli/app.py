@@ -51,6 +51,22 @@ def run(config: ConfigOption = "") -> None:
 
 
 @app.command()
+def health(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Whether it can take mail and send it (/readyz), not only that it lives.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long the answer may take, all in all.")
+    ] = "4s",  # type: ignore[assignment]
+    config: ConfigOption = "",
+) -> None:
+    """Ask the running daemon whether it is well: exit status 0 or 1, and a line."""
+    from bridge.cli.health.command import run as ask_health
+
+    raise typer.Exit(ask_health(config, ready=ready, timeout_s=timeout))
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option(metavar="PORT", help="The port the bridge listens on.", min=0, max=65535)] = 2525,
     api_port: Annotated[

@@ -13,8 +13,13 @@ from bridge.config.types import decode_json
 
 PREFIX = "SMTP_BRIDGE_"
 SENDMAIL_VARIABLE = "SMTP_BRIDGE_SENDMAIL_ADDRESS"  # of `smtp-bridge sendmail`, which is called with this environment
-# What Kubernetes injects for a Service called smtp-bridge.
-_KUBERNETES = re.compile(r"SMTP_BRIDGE_(SERVICE_(HOST|PORT).*|PORT(_[0-9]+_(TCP|UDP).*)?)")
+# What Kubernetes injects for a Service called smtp-bridge, or smtp-bridge-ANYTHING: SMTP_BRIDGE_SERVICE_HOST=10.0.0.9,
+# SMTP_BRIDGE_WEB_PORT_8025_TCP=tcp://10.0.0.9:8025. A name with another value is somebody's mistake (SMTP_BRIDGE_SMTP_PORT=25).
+_SERVICE_LINK = re.compile(
+    r"SMTP_BRIDGE_(?:[A-Z0-9_]+_)?(?:"
+    r"SERVICE_HOST=[0-9A-Fa-f.:]+|SERVICE_PORT(?:_[A-Z0-9_]+)?=[0-9]+|PORT=(?:tcp|udp|sctp)://\S+|"
+    r"PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:=(?:tcp|udp|sctp)://\S+|_PROTO=(?:tcp|udp|sctp)|_PORT=[0-9]+|_ADDR=[0-9A-Fa-f.:]+))"
+)
 
 
 class VariableProblem(Exception):
@@ -24,7 +29,11 @@ class VariableProblem(Exception):
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that are settings, shorter names first: a whole table comes before a key in it."""
     ours = (name for name in environ if name.startswith(PREFIX) and name not in (CONFIG_VARIABLE, SENDMAIL_VARIABLE))
-    return {name: environ[name] for name in sorted(ours) if not _KUBERNETES.fullmatch(name)}
+    return {name: environ[name] for name in sorted(ours) if not _is_service_link(name, environ[name])}
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return "__" not in name and _SERVICE_LINK.fullmatch(f"{name}={value}") is not None
 
 
 def variable_for(key: str) -> str:

@@ -134,7 +134,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     shown = invoke(tmp_path, "--help").stdout + invoke(tmp_path, "queue", "--help").stdout
     shown += invoke(tmp_path, "suppress", "--help").stdout
 
-    for command in ("run", "demo", "sandbox", "check", "hash-password", "schema", "queue", "suppress"):
+    for command in ("run", "health", "demo", "sandbox", "check", "hash-password", "schema", "queue", "suppress"):
         assert f"│ {command} " in shown
     for command in ("list", "show", "watch", "retry", "hold", "release", "drop", "export", "add", "remove"):
         assert f"│ {command} " in shown

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
+from bridge import __version__
+from bridge.cli.health.command import TIMEOUT_S
+from bridge.cli.health.doors import find_door
 from bridge.config.load import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +67,42 @@ def test_what_is_private_does_not_even_reach_the_builder() -> None:
 
 
 def test_the_versions_are_the_tested_ones() -> None:
+    (install,) = [line for line in INSTRUCTIONS if "pip install" in line]
+
     assert "PIP_CONSTRAINT=/src/constraints.txt" in TEXT
     assert re.search(
-        r"pip install .*\.$", next(line for line in INSTRUCTIONS if "venv" in line).split(" && ")[1].strip()
+        r"bin/pip install --no-cache-dir --disable-pip-version-check \.$", install.split(" && ")[0].strip()
+    )
+
+
+def test_every_stage_is_of_the_base_that_is_given_and_of_no_architecture() -> None:
+    bases = [line.split()[1] for line in INSTRUCTIONS if line.startswith("FROM ")]
+
+    assert INSTRUCTIONS[0] == "ARG PYTHON=python:3.11-slim-bookworm"
+    assert bases == ["${PYTHON}"] * 2
+    assert not re.search(r"(?i)x86_64|amd64|aarch64|arm64|--platform", "".join(INSTRUCTIONS))
+
+
+def test_its_labels_say_what_it_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    labels = dict(word.split("=", 1) for word in shlex.split(instruction("LABEL")))
+    prefix = "org.opencontainers.image"
+
+    assert labels[f"{prefix}.title"] == project["name"]
+    assert labels[f"{prefix}.licenses"] == project["license"]
+    assert labels[f"{prefix}.version"] == "${VERSION}"
+    assert f"ARG VERSION={__version__}" in FINAL
+    assert {f"{prefix}.{name}" for name in ("description", "revision", "base.name")} < set(labels)
+
+
+def test_it_asks_itself_whether_it_is_well() -> None:
+    options, _, command = instruction("HEALTHCHECK").partition(" CMD ")
+    program, *arguments = json.loads(command)
+    given = dict(option.removeprefix("--").split("=") for option in options.split())
+
+    assert (program, arguments) == ("smtp-bridge", ["health"])
+    assert float(given["timeout"].removesuffix("s")) > TIMEOUT_S
+    assert (
+        find_door("", {**variables(), "SMTP_BRIDGE_PROVIDER__KIND": "capture"}, ROOT / "docs").address
+        == "127.0.0.1:2525"
     )

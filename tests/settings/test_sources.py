@@ -99,19 +99,39 @@ def test_variables_go_over_the_file(folder: Folder) -> None:
     assert (settings.provider[0].timeout, settings.relay.degrade) == (5.0, True)
 
 
-def test_variables_that_kubernetes_injects_are_skipped() -> None:
-    injected = [
-        "SERVICE_HOST",
-        "SERVICE_PORT",
-        "SERVICE_PORT_SMTP",
-        "PORT",
-        "PORT_2525_TCP",
-        "PORT_2525_TCP_ADDR",
-        "PORT_53_UDP_PROTO",
-    ]
-    ours = {"SMTP_BRIDGE_PORTS": "", "SMTP_BRIDGE_SERVICE": ""}
+@pytest.mark.parametrize("service", ["SMTP_BRIDGE", "SMTP_BRIDGE_RELAY", "SMTP_BRIDGE_HTTP_2"])
+def test_variables_that_kubernetes_injects_are_skipped(service: str) -> None:
+    injected = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "25",
+        "SERVICE_PORT_SMTP": "25",
+        "PORT": "tcp://10.0.0.1:25",
+        "PORT_25_TCP": "tcp://10.0.0.1:25",
+        "PORT_25_TCP_PROTO": "tcp",
+        "PORT_25_TCP_PORT": "25",
+        "PORT_25_TCP_ADDR": "10.0.0.1",
+        "PORT_53_UDP": "udp://[fd00::1]:53",
+        "PORT_53_UDP_ADDR": "fd00::1",
+    }
 
-    assert variables({f"SMTP_BRIDGE_{name}": "tcp://10.0.0.1:2525" for name in injected} | ours) == ours
+    assert variables({f"{service}_{name}": value for name, value in injected.items()}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "2526"),
+        ("PORTS", "tcp://10.0.0.1:25"),
+        ("SERVICE", "10.0.0.1"),
+        ("SMTP_PORT", "2526"),
+        ("SERVICE_HOST", "mail.example.com"),
+        ("PROVIDER__PORT", "tcp://10.0.0.1:25"),
+    ],
+)
+def test_what_only_looks_like_them_is_no_setting_that_is_passed_over(folder: Folder, name: str, value: str) -> None:
+    problems = folder.problems(PROVIDER__KIND="capture", **{name: value})
+
+    assert any(f"SMTP_BRIDGE_{name}" in problem for problem in problems)
 
 
 USER = {"name": "ann", "password": "secret"}
