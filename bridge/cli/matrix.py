@@ -25,7 +25,8 @@ _HEAD = """\
 Made from the adapters by `python -m bridge.cli.matrix`; a test keeps it true. `smtp-bridge check --online` asks each
 provider whether it accepts the credentials, without sending a mail, where its API has a call for that.
 
-What holds for all of them:
+[A page for each](providers/README.md) has its settings one by one, its error codes and its webhooks. What holds for all of
+them:
 
 - Who is mailed stands in the envelope. **raw**: the MIME message goes as it is, so signed and encrypted mail,
   invitations and everything else in it arrive. With *own envelope* the API takes the recipients beside the message; with
@@ -103,7 +104,7 @@ def _provider(cls: type[ApiProvider], section: type[ProviderBase]) -> str:
             "",
             f"{cls.title}: <{cls.docs}>",
             "",
-            *_facts(cls),
+            *facts_of(cls),
             "",
             "```toml",
             "[[provider]]",
@@ -115,7 +116,7 @@ def _provider(cls: type[ApiProvider], section: type[ProviderBase]) -> str:
     )
 
 
-def _facts(cls: type[ApiProvider]) -> Iterator[str]:
+def facts_of(cls: type[ApiProvider]) -> Iterator[str]:
     yield f"- Forms: {', then '.join(_form_name(cls, form) for form in cls.forms)}" + (
         '; `content = "raw"` or `"json"` allows one of them only.' if len(cls.forms) > 1 else "."
     )
