@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from bridge.cli.matrix import facts_of, section_kind
+from bridge.cli.matrix import facts_of, given, needs, section_kind
 from bridge.config.kinds import CATALOGUE
 from bridge.config.provider_base import ProviderBase
 from bridge.config.providers import CaptureProvider, RestProvider
@@ -33,19 +33,6 @@ _ALL: tuple[type[ProviderBase], ...] = (*CATALOGUE, RestProvider, CaptureProvide
 SECTIONS = {section_kind(section): section for section in _ALL}
 # The keys that the kinds of the catalogue share; the page of each names them only.
 _SHARED = ("url", "batch", "keepalive", "ca_file", "proxy", "allow_http")
-_EXAMPLES = {
-    "url": "https://mail.example.com",
-    "host": "smtp.example.com",
-    "username": "relay@example.com",
-    "tenant": "example.onmicrosoft.com",
-    "client_id": "00000000-0000-0000-0000-000000000000",
-    "account_id": "0123456789",
-    "project_id": "00000000-0000-0000-0000-000000000000",
-    "region": "eu-west-1",
-}
-# Kinds whose least configuration has more than `needs` names.
-_ALSO = {"ses": ("region",), "azure": ("api_key",), "smtp": ("host", "username", "password")}
-
 # Where the credentials come from, in words: the one fact that no code knows.
 CREDENTIALS: Mapping[str, str] = {
     "sendgrid": "Make an API key in SendGrid's settings. The permission to send mail (Mail Send) is enough. SendGrid must know "
@@ -224,18 +211,12 @@ def _online(cls: type[ApiProvider] | None) -> Iterator[str]:
 def _least(kind: str, section: type[ProviderBase]) -> Iterator[str]:
     yield "[[provider]]"
     yield f'kind = "{kind}"'
-    needed = (*getattr(section, "needs", ()), *_ALSO.get(kind, ()))
+    needed = needs(section)
     if kind == "rest":
         yield 'url = "https://mail.example.com/send-email"'
         yield 'auth = "bearer"'
         needed = ("token",)
-    for key in needed:
-        if has_marker(fields(section)[key], SecretMarker):
-            yield f'{key}_file = "/etc/smtp-bridge/{kind}.{key.replace("_", "-")}"'
-        elif key.endswith("_file"):
-            yield f'{key} = "/etc/smtp-bridge/{kind}.json"'
-        else:
-            yield f'{key} = "{_EXAMPLES[key]}"'
+    yield from (given(section, key) for key in needed)
 
 
 def _own_settings(section: type[ProviderBase]) -> Iterator[str]:
