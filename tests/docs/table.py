@@ -17,6 +17,7 @@ import shlex
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,16 @@ def nothing(command: str) -> None:
     assert "smtp-bridge " not in bare(command), "it runs a command of ours: check its options"
 
 
+@cache
+def _program() -> Any:
+    """Of click, or of the copy of it within typer."""
+    return typer.main.get_command(app)
+
+
 def options_exist(command: str) -> None:
     """The sub-command is there and takes these options and arguments."""
     words = shlex.split(bare(command), comments=True)
-    found: Any = typer.main.get_command(app)  # of click, or of the copy of it within typer
+    found = _program()
     context = found.context_class(found, info_name="smtp-bridge")
     rest = words[1:]
     while hasattr(found, "get_command") and rest and not rest[0].startswith("-"):

@@ -92,6 +92,9 @@ class World:
             (self.directory / name).symlink_to(ROOT / name)
         for name in ("report.pdf", "scan.pdf", "page.html", "password", "printer.password"):
             (self.directory / name).write_text("secret\n")
+        (self.directory / "message.eml").write_text(
+            "From: me@example.com\nTo: ann@example.com\nSubject: left\n\ntext\n"
+        )
         programs = self.directory / "bin"
         programs.mkdir()
         for name, call in (("smtp-bridge", "main"), ("smtp-bridge-sendmail", "sendmail"), ("sendmail", "sendmail")):
@@ -141,6 +144,15 @@ class World:
         raise AssertionError(found.text)
 
     def run(self, command: str, rule: Run) -> subprocess.CompletedProcess[str]:
+        """What it suppresses is mailed again afterwards: the next command comes to the same world."""
+        try:
+            return self._run(command, rule)
+        finally:
+            if "suppress" in command:
+                for one in self.http.get("/api/v1/suppressions").json()["suppressions"]:
+                    self.http.delete(f"/api/v1/suppressions/{one['address']}")
+
+    def _run(self, command: str, rule: Run) -> subprocess.CompletedProcess[str]:
         """A command of ours alone in this process, anything with a shell's signs in a shell."""
         text = self.filled(self.localized(command))
         words = shlex.split(text, comments=True)
