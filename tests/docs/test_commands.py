@@ -117,4 +117,7 @@ def test_a_wrong_command_would_be_found(here: World, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="frobnicate"):
         options_exist("smtp-bridge frobnicate")
     assert rule_for("frobnicate --now") is None
+    assert (
+        here.localized("cat /etc/passwd 'unix:/run/x.sock' http://127.0.0.1:8025/var/x").count(str(here.directory)) == 2
+    )
     assert all(re.compile(rule.pattern) for rule in TABLE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import pytest
 import tomli_w
 
 from bridge.config.load import SettingsError, load_settings
+from bridge.config.section import Section, fields, has_marker, sections_in
+from bridge.config.settings import Settings
+from bridge.config.types import SecretMarker
 from tests.conftest import _certificate
-from tests.docs.blocks import Block, all_blocks
+from tests.docs.blocks import ROOT, Block, all_blocks, pages
 
 KEY_HASH = "sha256$" + "0" * 64
 
@@ -97,6 +101,39 @@ def test_the_settings_take_it(block: Block, tmp_path: Path) -> None:
 def test_a_mistake_in_a_block_would_be_found(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="allowed_networks"):
         check('[[smtp.listener]]\nallowed_network = ["10.0.0.0/8"]\n', tmp_path)
+
+
+def keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """`smtp.listener.address` and, as people say it, `listener.address`."""
+    for key, field in fields(section).items():
+        yield f"{prefix}{key}"
+        if has_marker(field, SecretMarker):
+            yield f"{prefix}{key}_file"
+        for inner in sections_in(field)[0]:
+            yield from keys(inner, f"{prefix}{key}.")
+
+
+KEYS = set(keys(Settings))
+TOP = {key for key in KEYS if "." not in key}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_setting_named_in_a_sentence_exists(page: Path) -> None:
+    """Events of the log and spans of a trace look alike: those stand in the code as they are."""
+    named = set(re.findall(r"(?<!`)`([a-z]+(?:\.[a-z_]+)+)(?: = [^`]*)?`(?!`)", page.read_text()))
+
+    unknown = {name for name in named if name.partition(".")[0] in TOP} - KEYS
+    assert {name for name in unknown if f'"{name}"' not in _code()} == set()
+
+
+def test_a_setting_that_is_none_would_be_found() -> None:
+    assert {"retry.expire", "provider.api_key_file", "smtp.listener.address"} <= KEYS
+    assert "smtp.lifetime" not in KEYS
+
+
+@cache
+def _code() -> str:
+    return "".join(path.read_text() for path in (ROOT / "bridge").rglob("*.py"))
 
 
 @pytest.mark.parametrize("block", all_blocks("json"), ids=lambda block: block.place)

@@ -28,6 +28,7 @@ from tests.docs.table import Run
 LATER = "later@example.org"  # whom the sandbox does not take now
 HTTP_KEY = "docs-test-key"
 _PORTS = ("2525", "2526", "8025", "8026")
+_ABSOLUTE = re.compile(r"(?<![\w/.~])/(?:etc|var|srv|mnt|media|root|home|tmp|backups?|run|opt|usr)/[\w./-]*[\w-]")
 _SHELL = re.compile(r"[|<>;&$`*?~]|\n")
 
 SETTINGS = """
@@ -112,9 +113,17 @@ class World:
         for name, port in self.ports.items():
             text = re.sub(rf"\b{name}\b", str(port), text)
         text = text.replace("0.0.0.0:", "127.0.0.1:").replace("/opt/smtp-bridge/bin/", "")
-        return text.replace("/etc/smtp-bridge/", f"{self.directory}/etc/").replace(
-            "/var/lib/smtp-bridge", str(self.directory / "state")
-        )
+        return _ABSOLUTE.sub(self._inside, text)
+
+    def _inside(self, found: re.Match[str]) -> str:
+        """Nothing outside of this world is read or written."""
+        known = {"/etc/smtp-bridge": self.directory / "etc", "/var/lib/smtp-bridge": self.directory / "state"}
+        for outside, inside in known.items():
+            if found[0] == outside or found[0].startswith(f"{outside}/"):
+                return f"{inside}{found[0].removeprefix(outside)}"
+        path = self.directory / "outside" / found[0].lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(path)
 
     def filled(self, command: str) -> str:
         """With a message for `ID`, in the state that the command is for."""
