@@ -194,6 +194,11 @@ def _head(kind: str, cls: type[ApiProvider] | None) -> Iterator[str]:
 def _online(cls: type[ApiProvider] | None) -> Iterator[str]:
     if cls is None:
         yield "`--online` has nothing to ask here: send a test mail with `smtp-bridge send`."
+    elif cls.verify is not HttpProvider.verify:
+        yield (
+            "It asks for an access token. Exit status 77 means that it gets none. Whether the mailbox may send, only a test mail "
+            "with `smtp-bridge send` shows."
+        )
     elif cls.probe is HttpProvider.probe:
         yield (
             "This API has no call for that which sends nothing: `check --online` says so. Send a test mail with "
@@ -205,7 +210,7 @@ def _online(cls: type[ApiProvider] | None) -> Iterator[str]:
             "which nothing is known."
         )
     else:
-        yield "Exit status 77 means that the provider refuses the credentials."
+        yield "Exit status 77 means that the provider refuses the credentials, or could not be asked."
 
 
 def _least(kind: str, section: type[ProviderBase]) -> Iterator[str]:
