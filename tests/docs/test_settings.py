@@ -27,7 +27,7 @@ KEY_HASH = "sha256$" + "0" * 64
 
 
 def completed(tree: dict[str, Any]) -> dict[str, Any]:
-    """With a provider, and with those and the users that routes name."""
+    """With a provider, those and the users that routes name, and a user where somebody must log in."""
     found = dict(tree)
     providers = found.get("provider", [])
     if isinstance(providers, dict):  # [[provider.outcome]] or [provider.body] alone
@@ -42,6 +42,10 @@ def completed(tree: dict[str, Any]) -> dict[str, Any]:
         users = users if isinstance(users, list) else [users]
         if route.get("user") and route["user"] not in {user["name"] for user in users}:
             found["user"] = [*users, {"name": route["user"], "password": "secret"}]
+    listeners = found.get("smtp", {}).get("listener", [])
+    listeners = listeners if isinstance(listeners, list) else [listeners]
+    if any(one.get("require_auth") for one in listeners) and not found.get("user"):
+        found["user"] = [{"name": "ann", "password": "secret"}]
     found["provider"] = providers or [{"kind": "capture"}]
     return found
 

@@ -120,13 +120,20 @@ class World:
         known = {"/etc/smtp-bridge": self.directory / "etc", "/var/lib/smtp-bridge": self.directory / "state"}
         for outside, inside in known.items():
             if found[0] == outside or found[0].startswith(f"{outside}/"):
-                return f"{inside}{found[0].removeprefix(outside)}"
+                path = Path(f"{inside}{found[0].removeprefix(outside)}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                return str(path)
         path = self.directory / "outside" / found[0].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         return str(path)
 
     def filled(self, command: str) -> str:
-        """With a message for `ID`, in the state that the command is for."""
+        """With a message for `ID`, in the state that the command is for, and a new directory for `DIR`."""
+        if re.search(r"\bDIR\b", command):
+            directory = f"dir-{time.monotonic_ns()}"
+            if "queue import" in command:
+                assert invoke(self.directory, "queue", "export", "--all", directory).returncode == 0
+            command = re.sub(r"\bDIR\b", directory, command)
         if not re.search(r"\b(QUEUE-)?ID\b", command):
             return command
         queue_id = self.waiting()
@@ -163,7 +170,7 @@ class World:
 
     def _run(self, command: str, rule: Run) -> subprocess.CompletedProcess[str]:
         """A command of ours alone in this process, anything with a shell's signs in a shell."""
-        text = self.filled(self.localized(command))
+        text = self.filled(self.localized(re.sub(r"^sudo (-u \S+ |-\w+ )*", "", command)))
         words = shlex.split(text, comments=True)
         if not _SHELL.search(re.sub(r"'[^']*'|(?m:(^|\s)#.*$)", "", text)) and words[0] == "smtp-bridge":
             return invoke(self.directory, *words[1:], *rule.add.split())
