@@ -193,6 +193,7 @@ TABLE: tuple[Run | Skip, ...] = (
     Run(r"smtp-bridge doctor --listen", (1,), "--timeout 100ms"),
     Run(r"smtp-bridge doctor", (0, 1), "--offline"),
     Run(r"smtp-bridge queue (retry|hold|release|drop) --", (0, 1)),  # 1: there was none
+    Run(r"smtp-bridge queue (export --all|import)", (0, 1)),  # 1: some were left alone
     Run(r"smtp-bridge suppress remove", (0, 1)),
     Skip(r"smtp-bridge run", f"{ENDLESS}; the daemon beside these tests is one", options_exist),
     Skip(r"smtp-bridge demo", "tests/cli/test_demo.py runs it", options_exist),

@@ -130,10 +130,10 @@ class World:
     def filled(self, command: str) -> str:
         """With a message for `ID`, in the state that the command is for, and a new directory for `DIR`."""
         if re.search(r"\bDIR\b", command):
-            directory = f"dir-{time.monotonic_ns()}"
-            if "queue import" in command:
-                assert invoke(self.directory, "queue", "export", "--all", directory).returncode == 0
-            command = re.sub(r"\bDIR\b", directory, command)
+            command = re.sub(r"\bDIR\b", f"dir-{time.monotonic_ns()}", command)
+        if found := re.search(r"queue import (?:--\S+ )*([^\s-]\S*)", command):
+            self.waiting()
+            invoke(self.directory, "queue", "export", "--all", found[1])  # there is something to be taken in
         if not re.search(r"\b(QUEUE-)?ID\b", command):
             return command
         queue_id = self.waiting()
