@@ -25,7 +25,8 @@ _HEAD = """\
 Made from the adapters by `python -m bridge.cli.matrix`; a test keeps it true. `smtp-bridge check --online` asks each
 provider whether it accepts the credentials, without sending a mail, where its API has a call for that.
 
-What holds for all of them:
+[A page for each](providers/README.md) has its settings one by one, its error codes and its webhooks. What holds for all of
+them:
 
 - Who is mailed stands in the envelope. **raw**: the MIME message goes as it is, so signed and encrypted mail,
   invitations and everything else in it arrive. With *own envelope* the API takes the recipients beside the message; with
@@ -41,6 +42,34 @@ What holds for all of them:
 - Where a call takes several messages and several wait in the queue, they go together. A client that waits (`auto`,
   `direct`) never waits for others to join; it may wait for a slot (`concurrency`).
 """
+
+
+# What stands in an example for a key that must be given.
+_EXAMPLES = {
+    "url": "https://mail.example.com",
+    "host": "smtp.example.com",
+    "username": "relay@example.com",
+    "tenant": "example.onmicrosoft.com",
+    "client_id": "00000000-0000-0000-0000-000000000000",
+    "account_id": "0123456789",
+    "project_id": "00000000-0000-0000-0000-000000000000",
+    "region": "eu-west-1",
+    "service_account_file": "/etc/smtp-bridge/gmail.json",
+}
+# What an example needs beside `needs` of its kind: one of two ways to log in, a region that may come from elsewhere.
+_ALSO = {"ses": ("region",), "azure": ("api_key",), "smtp": ("host", "username", "password")}
+
+
+def needs(section: type[ProviderBase]) -> tuple[str, ...]:
+    """The keys of the least configuration."""
+    return (*getattr(section, "needs", ()), *_ALSO.get(section_kind(section), ()))
+
+
+def given(section: type[ProviderBase], key: str) -> str:
+    """`api_key_file = "/etc/smtp-bridge/postmark.api_key"`: the line of a key that is given."""
+    if has_marker(fields(section)[key], SecretMarker):
+        return f'{key}_file = "/etc/smtp-bridge/{section_kind(section)}.{key}"'
+    return f'{key} = "{_EXAMPLES[key]}"'
 
 
 def markdown() -> str:
@@ -103,7 +132,7 @@ def _provider(cls: type[ApiProvider], section: type[ProviderBase]) -> str:
             "",
             f"{cls.title}: <{cls.docs}>",
             "",
-            *_facts(cls),
+            *facts_of(cls),
             "",
             "```toml",
             "[[provider]]",
@@ -115,7 +144,7 @@ def _provider(cls: type[ApiProvider], section: type[ProviderBase]) -> str:
     )
 
 
-def _facts(cls: type[ApiProvider]) -> Iterator[str]:
+def facts_of(cls: type[ApiProvider]) -> Iterator[str]:
     yield f"- Forms: {', then '.join(_form_name(cls, form) for form in cls.forms)}" + (
         '; `content = "raw"` or `"json"` allows one of them only.' if len(cls.forms) > 1 else "."
     )
@@ -211,14 +240,14 @@ def _example(section: type[ProviderBase]) -> Iterator[str]:
     from bridge.config.show import toml_default
 
     common = set(fields(ProviderBase)) | {"batch", "keepalive", "ca_file", "proxy", "allow_http"}
-    needed = getattr(section, "needs", ())
+    needed = needs(section)
     regions: Iterable[str] = getattr(section, "regions", ())
     for key, field in fields(section).items():
         if key == "kind" or key in common:
             continue
-        line = f"{key} = {toml_default(key, field)}"
+        line = given(section, key) if key in needed else f"{key} = {toml_default(key, field)}"
         if has_marker(field, SecretMarker):
-            line = f'{key}_file = "/etc/smtp-bridge/{section_kind(section)}.{key}"'
+            line = given(section, key)
         yield f"{'' if key in needed else '#'}{line}  # {_first_sentence(field.description or '')}"
     if regions:
         yield f'#region = ""  # {", ".join(regions)}, or empty'

@@ -8,7 +8,7 @@ import smtplib
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -150,7 +150,8 @@ def _refused(reply: tuple[int, Any]) -> NoReturn:
 
 
 def _deliver(message: EmailMessage, draft: Draft, server: Server, *, verbose: bool) -> str:
-    place = places(server.address, server.config, _environ())[0]
+    environ = _environ()
+    place = places(server.address, server.config or _file_here(environ), environ)[0]
     with _Dialogue(place, loud=verbose, implicit=server.tls == "implicit") as client:
         client.ehlo()
         if server.tls == "starttls":
@@ -169,6 +170,12 @@ def _deliver(message: EmailMessage, draft: Draft, server: Server, *, verbose: bo
     if code // 100 != 2:
         raise smtplib.SMTPDataError(code, text)
     return f"{code} {text.decode('utf-8', 'replace')}"
+
+
+def _file_here(environ: Mapping[str, str]) -> str:
+    """`./config.toml`, where every command but `sendmail` finds its settings."""
+    here = Path("config.toml")
+    return str(here) if "SMTP_BRIDGE_CONFIG" not in environ and here.is_file() else ""
 
 
 def _environ() -> dict[str, str]:

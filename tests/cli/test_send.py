@@ -40,6 +40,15 @@ def test_the_reply_and_what_became_of_it_are_printed(place: tuple[Path, str]) ->
     assert "A test of smtp-bridge" in shown
 
 
+def test_the_listener_is_that_of_the_settings_beside_it(place: tuple[Path, str], tmp_path: Path) -> None:
+    _, address = place
+    (tmp_path / "config.toml").write_text(f'[[smtp.listener]]\naddress = "{address}"\n')
+
+    done = invoke(tmp_path, "send", "--from", "me@example.com", "--to", "ann@example.com")
+
+    assert (done.returncode, done.stdout[:16]) == (0, "250 2.0.0 Ok: qu")
+
+
 def test_a_draft_has_all_that_was_given(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("attached")
     draft = Draft(
