@@ -136,7 +136,7 @@ class Api:
         if action not in operations.ACTIONS:
             raise Problem(404, f"There is no action {action}; there are {', '.join(operations.ACTIONS)}")
         known = {"ids": list, "filter": dict, "before": str, "dry_run": bool, "provider": str, "force": bool}
-        asked = await json_of(request, known)
+        asked = await json_of(self._web, request, known)
         chosen = await self._chosen(asked)
         options = {"provider": asked.get("provider", ""), "force": asked.get("force", False)}
         dry_run = asked.get("dry_run", False)
@@ -195,7 +195,7 @@ class Api:
         """`{"address", "reason"}` -> 201 `{"address", "added": true}`, or 200 when it was there already."""
         caller = allowed(self._web, request, "manage")
         csrf_in_header(caller, request)
-        asked = await json_of(request, {"address": str, "reason": str})
+        asked = await json_of(self._web, request, {"address": str, "reason": str})
         address = _address(asked.get("address", ""))
         reason = " ".join(asked.get("reason", "").split())[:500] or "by hand"
         added = await self._web.spool.suppress(address, reason, now=self._web.clock.now())

@@ -5,8 +5,10 @@ A large answer is sent piece by piece, each when the client has taken the one be
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -32,6 +34,30 @@ def no_memory() -> Problem:
     return Problem(503, "No memory for it now", headers={"Retry-After": "30"})
 
 
+@contextlib.asynccontextmanager
+async def while_read(web: Web, request: Request, limit: int) -> AsyncIterator[None]:
+    """For a body of who may send one, while it comes in, which it may do slowly. Raises Problem 503."""
+    declared = request.headers.get("content-length", "")
+    hold = await take(web, 2 * min(int(declared) if declared.isdigit() else limit, limit))
+    try:
+        yield
+    finally:
+        hold.release()
+
+
+class _Source:
+    """The thread that made the last piece keeps this one until its next work; not what the pieces are made from."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self.pieces)
+
+
 class Streamed(StreamingResponse):
     """`close` is called when it is sent, or is not wanted any more. Pieces that are made without `await` are made in a thread."""
 
@@ -43,7 +69,8 @@ class Streamed(StreamingResponse):
         headers: dict[str, str] | None = None,
         media_type: str | None = None,
     ) -> None:
-        super().__init__(pieces, headers=headers, media_type=media_type)
+        self._source = _Source(iter(pieces)) if isinstance(pieces, Iterable) else None
+        super().__init__(self._source or pieces, headers=headers, media_type=media_type)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +80,8 @@ class Streamed(StreamingResponse):
             else:
                 await super().__call__(scope, receive, send)
         finally:
+            if self._source:
+                self._source.pieces = iter(())
             self._close()
 
 
