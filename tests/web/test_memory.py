@@ -36,11 +36,11 @@ N = 3  # at the same time
 
 class Watched(MemoryBudget):
     """`over`: of each time that something was held, by how many octets the memory in use exceeded it. What is given back goes
-    with the frame that gives it back, so nothing is looked at until the next turn of the loop."""
+    with the frame that gives it back, and the thread that made it, so nothing is looked at for a moment then."""
 
     def begin(self) -> None:
         gc.collect()
-        self.over, self.most, self.before, self.going = [0], 0, tracemalloc.get_traced_memory()[0], False
+        self.over, self.most, self.before, self.going = [0], 0, tracemalloc.get_traced_memory()[0], 0
 
     def _count(self, octets: int, large: bool) -> None:
         if tracemalloc.is_tracing() and not self.going:
@@ -49,12 +49,13 @@ class Watched(MemoryBudget):
             self.over.append(held - self.used)
         super()._count(octets, large)
         if tracemalloc.is_tracing():
-            self.going = self.going or octets < 0
-            asyncio.get_running_loop().call_soon(self._gone)
+            if octets < 0:
+                self.going += 1
+                asyncio.get_running_loop().call_later(0.03, self._gone)
             tracemalloc.reset_peak()
 
     def _gone(self) -> None:
-        self.going = False
+        self.going -= 1
         tracemalloc.reset_peak()
 
 
@@ -157,8 +158,9 @@ async def test_downloads_at_the_same_time_hold_what_is_counted(start: Any, name:
     try:
         daemon.budget.begin()
         answers = await asyncio.gather(*(call(daemon, get(path.format(large))) for _ in range(N)))
-        daemon.budget.charge(0)
         end = tracemalloc.get_traced_memory()[1] - daemon.budget.before
+        await asyncio.sleep(0.05)
+        daemon.budget.charge(0)
     finally:
         tracemalloc.stop()
 
@@ -241,6 +243,7 @@ async def test_bodies_of_the_rest_door_hold_what_is_counted(
     try:
         daemon.budget.begin()
         answers = await asyncio.gather(*(post(large, sizes[1]) for _ in range(N)))
+        await asyncio.sleep(0.05)
         daemon.budget.charge(0)
     finally:
         tracemalloc.stop()
