@@ -35,7 +35,9 @@ log: Any = structlog.get_logger()
 
 AT_ONCE = 8  # of them on their way
 SLACK = 64 * 1024  # octets of a request beside its files
-COST = 3  # times its size: the request, what is read of it, and its files decoded
+COST = (
+    4  # times its size: the request, what is read of it, its files decoded, and what a thread lets go of a moment later
+)
 MAX_VALUES = 1_000_000  # in the JSON of a request, commas in its texts among them
 SHORT = 64 * 1024  # octets of a request that is read at once; a longer one in a thread
 BLOCK = 64 * 1024
