@@ -37,6 +37,7 @@ from bridge.delivery.suppression import Suppressions
 from bridge.housekeeping import Housekeeping
 from bridge.mime.parse import Limits as MimeLimits
 from bridge.mime.parse import parse
+from bridge.model import Email
 from bridge.providers.poster import Poster
 from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
@@ -318,10 +319,16 @@ class Daemon:
         )
 
     def _wire(self, poster: Poster) -> None:
-        settings, clock, spool = self.settings, self.clock, self.spool
-        smtp = settings.smtp
+        smtp = self.settings.smtp
         limits = MimeLimits(depth=smtp.max_mime_depth, parts=smtp.max_mime_parts, header_bytes=smtp.max_header_size)
         parse_email = functools.partial(parse, limits=limits)
+        self._wire_delivery(parse_email)
+        self._wire_telling(parse_email, poster)
+        self._wire_upkeep()
+
+    def _wire_delivery(self, parse_email: Callable[..., Email]) -> None:
+        """From the submission through the queue to the providers."""
+        settings, clock, spool = self.settings, self.clock, self.spool
         self.dispatchers = Dispatchers(
             delivery.dispatchers(settings, self.providers, clock),
             routes=delivery.routes(settings),
@@ -358,6 +365,10 @@ class Daemon:
             waits_in=self.runner.waits_in,
             suppressions=self.suppressions,
         )
+
+    def _wire_telling(self, parse_email: Callable[..., Email], poster: Poster) -> None:
+        """What senders and the operator are told, and what providers tell."""
+        settings, clock, spool = self.settings, self.clock, self.spool
         self.posts = Posts(spool, poster, delivery.targets(settings), clock)
         self.bounces = Bounces(
             spool=spool,
@@ -379,17 +390,20 @@ class Daemon:
             clock=clock,
         )
         self.alerts = Alerts(spool, delivery.alert_rules(settings), clock, self.posts.wake)
-        self.standing = Standing(spool, self.dispatchers, clock, lambda: self.submission.accepted)
+
+    def _wire_upkeep(self) -> None:
+        """What is done now and then, and lasts over a restart."""
+        self.standing = Standing(self.spool, self.dispatchers, self.clock, lambda: self.submission.accepted)
         self.housekeeping = Housekeeping(
-            spool=spool,
+            spool=self.spool,
             runner=self.runner,
             recorder=self.recorder,
             dispatchers=self.dispatchers,
             alerts=self.alerts,
             standing=self.standing,
             events=self.events,
-            clock=clock,
-            dedupe_window=settings.relay.dedupe_window,
+            clock=self.clock,
+            dedupe_window=self.settings.relay.dedupe_window,
             renew=self.contexts.renew,
         )
 

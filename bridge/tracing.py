@@ -40,7 +40,9 @@ class Off:
     def now(self) -> int:
         return 0
 
-    def ended(self, name: str, queue_id: str, began: int, **facts: Value) -> None:
+    def ended(
+        self, name: str, queue_id: str, began: int, *, first: bool = False, failure: str = "", **facts: Value
+    ) -> None:
         pass
 
 

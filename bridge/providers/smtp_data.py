@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
 
 from aiosmtplib import SMTP, SMTPDataError, SMTPResponse, SMTPServerDisconnected
-from aiosmtplib.protocol import SMTPProtocol
 
 from bridge.mime.pieces import pieces_of
 from bridge.model import Content
+from bridge.providers.smtp_link import Link
 
 START_INPUT = 354
 COMPLETED = 250
@@ -25,45 +24,29 @@ async def send_data(client: SMTP, content: Content, *, before_end: Callable[[], 
     """The reply that took the message. `before_end` is called when its end is about to be written: until then whatever happens
     leaves the smarthost without a message (RFC 5321 4.1.1.10: it cancels what it has only a part of).
 
-    Raises SMTPDataError for any other reply, to DATA, to the message, or in the middle of it; SMTPServerDisconnected and OSError
-    when the connection is lost.
+    Raises SMTPDataError for any other reply, to DATA, to the message, or in the middle of it; SMTPServerDisconnected when the
+    connection is lost, or what is said is no reply.
     """
-    answer = await client.execute_command(b"DATA")
-    if answer.code != START_INPUT:
-        raise SMTPDataError(answer.code, answer.message)
-    protocol = client.protocol
-    if protocol is None:
-        raise SMTPServerDisconnected("Connection lost")
-    ended = False
-
-    def end() -> None:
-        nonlocal ended
-        ended = True
-        before_end()
-
-    # It is listened to while we write: one that refuses in the middle may read no more.
-    reading = asyncio.create_task(protocol.read_response())
-    writing = asyncio.create_task(_write(protocol, content, reading.done, end))
+    link = Link.begin(client)
+    good = False
     try:
-        await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-        if reading.done() and not ended:
-            _taken(reading.result())
+        await link.write(b"DATA\r\n")
+        answer = await link.reply()
+        if answer.code != START_INPUT:
+            good = not link.lost
+            raise SMTPDataError(answer.code, answer.message)
+        last = await _write(link, content)
+        if link.replies or link.lost:
+            _taken(await link.reply())
             # That was no verdict on what it had not read, and its verdict would be taken for one on the next message.
             raise SMTPServerDisconnected("Answered before the end")
-        try:
-            await writing
-        except OSError:
-            if reading.done() and not reading.exception():  # it refused, and then cut us off
-                _taken(reading.result())
-            raise
-        return _taken(await reading)
-    except BaseException:
-        _forget_unwritten(protocol)
-        raise
+        before_end()
+        await link.write(last + b".\r\n")
+        answer = _taken(await link.reply())
+        good = True
+        return answer
     finally:
-        reading.cancel()
-        writing.cancel()
-        await asyncio.gather(reading, writing, return_exceptions=True)
+        link.end(good=good)
 
 
 async def size_of(content: Content) -> int:
@@ -114,32 +97,13 @@ def _taken(answer: SMTPResponse) -> SMTPResponse:
     return answer
 
 
-async def _write(
-    protocol: SMTPProtocol, content: Content, answered: Callable[[], bool], end: Callable[[], None]
-) -> None:
+async def _write(link: Link, content: Content) -> bytes:
+    """All but the last block, which is returned, or until the server says something."""
     last = b""
     for block in stuffed(lines(pieces_of(content))):
         if last:
-            protocol.write(last)
-            await _room(protocol)
+            await link.write(last)
+        if link.replies or link.lost:
+            break
         last = block
-    if not answered():
-        end()
-        protocol.write(last + b".\r\n")
-
-
-async def _room(protocol: SMTPProtocol) -> None:
-    """Waits until the transport wants more. The others have their turn in any case, and it learns of a lost connection.
-
-    `_drain_helper` is what asyncio's StreamWriter asks of its protocol; a StreamWriter itself would close the connection when
-    it goes.
-    """
-    await asyncio.sleep(0)
-    await protocol._drain_helper()
-
-
-def _forget_unwritten(protocol: SMTPProtocol) -> None:
-    """Closed in the ordinary way it would wait for a peer that may never read the rest."""
-    transport = cast(asyncio.WriteTransport | None, protocol.transport)
-    if transport is not None and transport.get_write_buffer_size():
-        transport.abort()
+    return last

@@ -7,7 +7,8 @@ it is made; a recipient whose lease ran out, or whose owner died, with no result
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -426,6 +427,20 @@ class Forecast:
     unknown: int
 
 
+class StoredBody(Protocol):
+    """A body to be read piece by piece, until `close`. `held`: octets of it that are in memory."""
+
+    size: int
+
+    @property
+    def held(self) -> int: ...
+    def pieces(self, most: int = sys.maxsize) -> Iterator[bytes]:
+        """Its first octets, at most so many. Blocks; raises OSError."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Operator(Protocol):
     async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
         """Newest first, those before and after these queue ids. Never takes long: see Page."""
@@ -447,6 +462,7 @@ class Operator(Protocol):
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
     async def body(self, queue_id: str) -> bytes | None: ...
+    async def open_body(self, queue_id: str) -> StoredBody | None: ...
     async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]: ...
     async def unjoined_events(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]: ...
     async def count_unjoined(self) -> int: ...

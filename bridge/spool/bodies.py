@@ -9,14 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from bridge.block import filled
 from bridge.spool.base import SpoolError, SpoolFull
 
+PIECE = 96 * 1024  # octets that are read at a time; whole groups of three, as base64 has them
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 BESIDE_S = 3600.0  # so long at most lies between a file that another process writes and its row
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -24,6 +27,39 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 class BodyLost(Exception):
     """The file is missing, or is not what was written."""
+
+
+class Stored:
+    """A body to be read, until `close`, whatever becomes of the message meanwhile."""
+
+    def __init__(self, body: IO[bytes] | bytes, size: int) -> None:
+        self.size = size
+        self._body = body
+
+    @property
+    def held(self) -> int:
+        """Octets of it that are in memory."""
+        return len(self._body) if isinstance(self._body, bytes) else 0
+
+    def pieces(self, most: int = sys.maxsize) -> Iterator[bytes]:
+        """Its first octets, at most so many. Blocks; raises OSError."""
+        position, end = 0, min(self.size, most)
+        while position < end:
+            wanted = min(PIECE, end - position)
+            if isinstance(self._body, bytes):
+                piece = self._body[position : position + wanted]
+            else:
+                piece = os.pread(self._body.fileno(), wanted, position)
+            if not piece:
+                raise OSError(errno.EIO, "the file is shorter than what was written")
+            position += len(piece)
+            yield piece
+
+    def close(self) -> None:
+        if isinstance(self._body, bytes):
+            self._body = b""
+        else:
+            self._body.close()
 
 
 class Bodies:
@@ -69,6 +105,24 @@ class Bodies:
         if len(raw) != size or zlib.crc32(raw) != crc:
             raise BodyLost("body file is damaged")
         return raw
+
+    def open(self, queue_id: str, size: int, crc: int | None) -> Stored:
+        """To be read piece by piece, once it is known to be what was written. Raises BodyLost."""
+        try:
+            stored = Stored(self._path(queue_id).open("rb", buffering=0), size)
+        except OSError as error:
+            raise BodyLost(f"body file: {error.strerror}") from error
+        try:
+            found = read = 0
+            for piece in stored.pieces():
+                found, read = zlib.crc32(piece, found), read + len(piece)
+        except OSError as error:
+            stored.close()
+            raise BodyLost(f"body file: {error.strerror}") from error
+        if found != crc or read != size:
+            stored.close()
+            raise BodyLost("body file is damaged")
+        return stored
 
     def remove(self, queue_ids: Iterable[str]) -> None:
         """What cannot be removed now is a file without a row, which the next start removes."""

@@ -10,7 +10,7 @@ again instead, as the others of its call have to be, under the same key.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,22 +23,27 @@ from bridge.spool.values import insert
 
 KEPT_S = 2 * 86400.0  # at least: providers tell again what was not taken for a day
 MAX_LOOKS = 100  # opened and clicked, of one message: some readers open a mail without end
-MAX_SAME_ID = 2000  # recipients of one id that are looked through
+MAX_SAME_ID = 2000  # recipients of one id that are looked through where the event spells the address otherwise
+MAX_SAME_MESSAGES = 20  # and messages of one id where it is spelled so
 
 _COLUMNS = (
     "provider", "event_id", "received_at", "at", "event", "final", "permanent", "queue_id", "told_queue_id", "address",
     "provider_message_id", "code", "enhanced", "text", "raw",
 )  # fmt: skip
 _NOTE = f"INSERT OR IGNORE INTO provider_event ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 our names
-_BY_QUEUE_ID = """
-SELECT queue_id, address, provider, lease_owner IS NOT NULL OR status IN ('queued', 'deferred', 'held')
-FROM recipient WHERE queue_id = ? LIMIT ?
+_FOUND = "queue_id, address, provider, lease_owner IS NOT NULL OR status IN ('queued', 'deferred', 'held')"
+_BY_QUEUE_ID = f"SELECT {_FOUND} FROM recipient WHERE queue_id = ? AND address = ?"  # noqa: S608 our names
+_ALL_BY_QUEUE_ID = f"SELECT {_FOUND} FROM recipient WHERE queue_id = ? LIMIT ?"  # noqa: S608
+# The key stands in the index too: the messages of an id are found without the recipients of each.
+_LATEST = """
+SELECT max(queue_id) FROM recipient INDEXED BY recipient_provider_id
+WHERE provider_message_id = ? AND provider_message_id <> '' AND queue_id < ?
 """
-_BY_PROVIDER_ID = """
-SELECT queue_id, address, provider, lease_owner IS NOT NULL OR status IN ('queued', 'deferred', 'held')
-FROM recipient INDEXED BY recipient_provider_id
+_BY_PROVIDER_ID = f"{_BY_QUEUE_ID} AND provider_message_id = ? AND provider = ?"
+_ALL_BY_PROVIDER_ID = f"""
+SELECT {_FOUND} FROM recipient INDEXED BY recipient_provider_id
 WHERE provider_message_id = ? AND provider_message_id <> '' AND provider = ? ORDER BY queue_id DESC LIMIT ?
-"""
+"""  # noqa: S608
 _JOIN = "UPDATE provider_event SET queue_id = ?, address = ? WHERE provider = ? AND event_id = ?"
 _DELIVERED = "UPDATE recipient SET status = 'delivered' WHERE queue_id = ? AND address = ? AND status = 'sent'"
 _BOUNCED = """
@@ -86,16 +91,17 @@ def take(db: sqlite3.Connection, args: Sequence[Take], *, retention: Retention) 
 
 
 def _take(db: sqlite3.Connection, one: Take, retention: Retention) -> Taken:
-    heard = tuple(_hear(db, noted, one) for noted in one.events)
+    finder = _Finder(db)
+    heard = tuple(_hear(db, noted, one, finder) for noted in one.events)
     memory.insert_posts(db, one.posts([h for h in heard if not h.known]))
     return Taken(heard, _settle(db, heard, one.now, retention))
 
 
-def _hear(db: sqlite3.Connection, noted: NotedEvent, one: Take) -> Heard:
+def _hear(db: sqlite3.Connection, noted: NotedEvent, one: Take, finder: _Finder) -> Heard:
     event = noted.event
     if not db.execute(_NOTE, _row(one.provider, event, one.now)).rowcount:
         return Heard(event=event, known=True)
-    found = _find(db, one.provider, event)
+    found = finder.find(one.provider, event)
     if found is None or found.running:  # looked at again by `rejoin`
         return Heard(event=event)
     return _join(db, noted, one.provider, found, one.now)
@@ -120,33 +126,52 @@ class _Found:
     running: bool
 
 
-def _find(db: sqlite3.Connection, provider: str, event: Event) -> _Found | None:
-    """By our own id where it came back, else by the provider's."""
-    if event.queue_id:
-        rows = db.execute(_BY_QUEUE_ID, (clean(event.queue_id), MAX_SAME_ID)).fetchall()
-        if found := _choose(rows, event.recipient, provider):
-            return found
-    if not event.provider_message_id:
-        return None
-    rows = db.execute(_BY_PROVIDER_ID, (clean(event.provider_message_id), provider, MAX_SAME_ID)).fetchall()
-    return _choose(rows, event.recipient, provider)
+_Row = tuple[str, str, str, int]
+_LAST = "\U0010ffff"  # after every queue id
 
 
-def _choose(rows: Sequence[tuple[str, str, str, int]], recipient: str, provider: str) -> _Found | None:
-    """The recipient by its spelling, else by the mailbox; the only one where the event names none.
+class _Finder:
+    """Whom an event is about, for one transaction: what it asks for does not change in it."""
 
-    Of several messages with one id (a mail sent again, where the id is the Message-ID) it is the latest.
-    """
-    named = [row for row in rows if row[1] == recipient]
-    if not named and recipient:
-        key = mailbox_key(recipient)
-        named = [row for row in rows if mailbox_key(row[1]) == key]
-    elif not recipient and len(rows) == 1:
-        named = list(rows)
-    if not named:
-        return None
-    queue_id, address, took, running = named[0]
-    return _Found(queue_id, address, took == provider, bool(running))
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._scanned: dict[tuple[str, str], tuple[Sequence[_Row], Mapping[str, _Row]]] = {}
+
+    def find(self, provider: str, event: Event) -> _Found | None:
+        """By our own id where it came back, else by the provider's."""
+        queue_id, theirs = clean(event.queue_id), clean(event.provider_message_id)
+        row = self._by_queue_id(queue_id, event.recipient) if queue_id else None
+        if row is None and theirs:
+            row = self._by_provider_id(theirs, provider, event.recipient)
+        return _Found(row[0], row[1], row[2] == provider, bool(row[3])) if row else None
+
+    def _by_queue_id(self, queue_id: str, recipient: str) -> _Row | None:
+        row: _Row | None = self._db.execute(_BY_QUEUE_ID, (queue_id, clean(recipient))).fetchone()
+        return row or self._otherwise(recipient, (queue_id, ""), _ALL_BY_QUEUE_ID, (queue_id,))
+
+    def _by_provider_id(self, theirs: str, provider: str, recipient: str) -> _Row | None:
+        """Of several messages with one id (a mail sent again, where the id is the Message-ID) it is the latest."""
+        latest = _LAST
+        for _ in range(MAX_SAME_MESSAGES if recipient else 0):
+            (latest,) = self._db.execute(_LATEST, (theirs, latest)).fetchone()
+            if latest is None:
+                break
+            row: _Row | None = self._db.execute(
+                _BY_PROVIDER_ID, (latest, clean(recipient), theirs, provider)
+            ).fetchone()
+            if row:
+                return row
+        return self._otherwise(recipient, (theirs, provider), _ALL_BY_PROVIDER_ID, (theirs, provider))
+
+    def _otherwise(self, recipient: str, place: tuple[str, str], sql: str, args: tuple[str, ...]) -> _Row | None:
+        """By the mailbox, however it is spelled; the only one where the event names none."""
+        if place not in self._scanned:
+            rows = self._db.execute(sql, (*args, MAX_SAME_ID)).fetchall()
+            self._scanned[place] = rows, {mailbox_key(row[1]): row for row in reversed(rows)}
+        known, by_mailbox = self._scanned[place]
+        if not recipient:
+            return known[0] if len(known) == 1 else None
+        return by_mailbox.get(mailbox_key(recipient))
 
 
 def _join(db: sqlite3.Connection, noted: NotedEvent, provider: str, found: _Found, now: float) -> Heard:
@@ -201,10 +226,10 @@ def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retenti
 
 
 def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
-    heard = []
+    heard, finder = [], _Finder(db)
     for provider, *told in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
         event = _as_event(*told)
-        found = _find(db, provider, event)
+        found = finder.find(provider, event)
         if found and not found.running:
             heard.append(_join(db, one.note(event), provider, found, one.now))
     return Taken(tuple(heard), _settle(db, heard, one.now, retention))

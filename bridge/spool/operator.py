@@ -10,7 +10,7 @@ from typing import Any
 from bridge.spool import changes, listing, summaries
 from bridge.spool import search as find
 from bridge.spool.base import Action, Forecast, Page, Search
-from bridge.spool.bodies import BodyLost
+from bridge.spool.bodies import BodyLost, Stored
 from bridge.spool.engine import Engine, Parts
 from bridge.spool.ids import id_at
 from bridge.spool.writer import Operation
@@ -76,6 +76,16 @@ class SqliteOperator(Engine):
             return None if row is None else row["raw"]
         try:
             return await self._pool.run(self._bodies.read, queue_id, row["size"], row["crc"])
+        except BodyLost:
+            return None
+
+    async def open_body(self, queue_id: str) -> Stored | None:
+        """As `body`, to be read piece by piece and closed."""
+        row = await self._reader.run(listing.find_body, queue_id)
+        if row is None or row["body"] != "file":
+            return None if row is None or row["raw"] is None else Stored(row["raw"], len(row["raw"]))
+        try:
+            return await self._pool.run(self._bodies.open, queue_id, row["size"], row["crc"])
         except BodyLost:
             return None
 

@@ -107,6 +107,7 @@ class Writer:
             jobs, more = self._take()
             for batch in _batches(jobs):
                 self._serve_safely(batch)
+            jobs, batch = [], []  # else the last message would be held until the next
         self._drop_connection()  # the last connection's close is a checkpoint
 
     def _serve_safely(self, jobs: list[Job]) -> None:

@@ -10,21 +10,23 @@ each with `address`, `status`, `attempts`, `next_attempt_at`, `expires_at`, `cod
 
 from __future__ import annotations
 
-import base64
-from collections.abc import AsyncIterator
+import binascii
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import orjson
+from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bridge.spool.base import Action, Search, SpoolError, SpoolFull
-from bridge.web import numbers, operations
+from bridge.spool.base import Action, Search, SpoolError, SpoolFull, StoredBody
+from bridge.web import memory, numbers, operations
 from bridge.web.asked import json_of, number_of, search_of
 from bridge.web.context import Web
 from bridge.web.errors import Json, Problem
 from bridge.web.guard import allowed, csrf_in_header
+from bridge.web.memory import Streamed
 
 PREFIX = "/api/v1"
 LIMIT, MAX_LIMIT = 50, 500
@@ -97,11 +99,15 @@ class Api:
         """The message itself, as it is stored (message/rfc822); 404 `no_body` when its body is not kept any more."""
         allowed(self._web, request, "read")
         row = await self._found(request)
-        body = await self._web.spool.body(row["queue_id"])
-        if body is None:
+        found = await memory.stored(self._web, row["queue_id"])
+        if found is None:
             raise Problem(404, "The body of this message is not kept any more", code="no_body")
-        name = {"content-disposition": f'attachment; filename="{row["queue_id"]}.eml"'}
-        return Response(body, media_type="message/rfc822", headers=name)
+        body, close = found
+        headers = {
+            "content-disposition": f'attachment; filename="{row["queue_id"]}.eml"',
+            "content-length": str(body.size),
+        }
+        return Streamed(body.pieces(), close=close, headers=headers, media_type="message/rfc822")
 
     async def _found(self, request: Request) -> Any:
         row = await self._web.spool.show(request.path_params["queue_id"])
@@ -116,18 +122,8 @@ class Api:
         wanted = _search(request)
         if set(request.query_params) & {"after", "limit"}:
             raise Problem(422, "An export is of everything", field="limit")
-        lines = self._lines(wanted, request.query_params.get("before", ""))
-        return StreamingResponse(lines, media_type="application/x-ndjson")
-
-    async def _lines(self, wanted: Search, before: str) -> AsyncIterator[bytes]:
-        spool, more = self._web.spool, True
-        while more and not self._web.stopping:
-            page = await spool.search(wanted, limit=_EXPORT_PAGE, before=before)
-            for row in page.rows:
-                body = await spool.body(row["queue_id"])
-                raw = None if body is None else base64.b64encode(body).decode()
-                yield orjson.dumps({**row, "raw": raw}) + b"\n"
-            more, before = page.more, page.before
+        export = _Export(self._web, wanted, request.query_params.get("before", ""))
+        return Streamed(export.lines(), close=export.close, media_type="application/x-ndjson")
 
     async def act(self, request: Request) -> Response:
         """retry, hold, release, drop: `{"ids": [...]}` or `{"filter": {"q", "address", "status", ...}, "before"}`; with `dry_run`
@@ -140,7 +136,7 @@ class Api:
         if action not in operations.ACTIONS:
             raise Problem(404, f"There is no action {action}; there are {', '.join(operations.ACTIONS)}")
         known = {"ids": list, "filter": dict, "before": str, "dry_run": bool, "provider": str, "force": bool}
-        asked = await json_of(request, known)
+        asked = await json_of(self._web, request, known)
         chosen = await self._chosen(asked)
         options = {"provider": asked.get("provider", ""), "force": asked.get("force", False)}
         dry_run = asked.get("dry_run", False)
@@ -199,7 +195,7 @@ class Api:
         """`{"address", "reason"}` -> 201 `{"address", "added": true}`, or 200 when it was there already."""
         caller = allowed(self._web, request, "manage")
         csrf_in_header(caller, request)
-        asked = await json_of(request, {"address": str, "reason": str})
+        asked = await json_of(self._web, request, {"address": str, "reason": str})
         address = _address(asked.get("address", ""))
         reason = " ".join(asked.get("reason", "").split())[:500] or "by hand"
         added = await self._web.spool.suppress(address, reason, now=self._web.clock.now())
@@ -214,6 +210,59 @@ class Api:
             raise Problem(404, "This address is not suppressed", field="address")
         await self._web.suppressions.load()
         return Response(status_code=204)
+
+
+class _Export:
+    """One body at a time is open, and never all of it in memory."""
+
+    def __init__(self, web: Web, wanted: Search, before: str) -> None:
+        self._web, self._wanted, self._before = web, wanted, before
+        self._close: Callable[[], None] | None = None
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        spool, more, before = self._web.spool, True, self._before
+        while more and not self._web.stopping:
+            page = await spool.search(self._wanted, limit=_EXPORT_PAGE, before=before)
+            for row in page.rows:
+                async for piece in self._line(row):
+                    yield piece
+            more, before = page.more, page.before
+
+    async def _line(self, row: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        found = await self._open(row) if row["has_body"] else None
+        if found is None:
+            yield orjson.dumps({**row, "raw": None}) + b"\n"
+            return
+        body, self._close = found
+        yield orjson.dumps({**row, "raw": ""})[:-2]
+        async for piece in iterate_in_threadpool(_base64(body.pieces())):
+            yield piece
+        yield b'"}\n'
+        self.close()
+
+    async def _open(self, row: Mapping[str, Any]) -> tuple[StoredBody, Callable[[], None]] | None:
+        """It is answered already, so it waits for memory as long as it takes."""
+        while True:
+            try:
+                return await memory.stored(self._web, row["queue_id"])
+            except Problem:
+                if self._web.stopping:
+                    raise
+
+    def close(self) -> None:
+        close, self._close = self._close, None
+        if close:
+            close()
+
+
+def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        data = rest + piece if rest else piece
+        whole = len(data) // 3 * 3
+        yield binascii.b2a_base64(data[:whole], newline=False)
+        rest = data[whole:]
+    yield binascii.b2a_base64(rest, newline=False)
 
 
 def _search(request: Request) -> Search:

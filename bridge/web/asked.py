@@ -12,8 +12,10 @@ import orjson
 from starlette.requests import Request
 
 from bridge.spool.base import Search
+from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.guard import read_body
+from bridge.web.memory import while_read
 
 MAX_BODY = 1 << 20
 MAX_TEXT = 500  # characters of one word or text that is sought
@@ -72,9 +74,10 @@ def number_of(request: Request, name: str, default: int, largest: int) -> int:
     return int(text)
 
 
-async def json_of(request: Request, known: Mapping[str, type]) -> dict[str, Any]:
-    """The body, an object with no other members than these. Raises Problem 400, 413 and 422."""
-    body = await read_body(request, MAX_BODY)
+async def json_of(web: Web, request: Request, known: Mapping[str, type]) -> dict[str, Any]:
+    """The body, an object with no other members than these. Raises Problem 400, 413, 422 and 503."""
+    async with while_read(web, request, MAX_BODY):
+        body = await read_body(request, MAX_BODY)
     try:
         given = orjson.loads(body)
     except ValueError as error:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ log: Any = structlog.get_logger()
 
 AT_ONCE = 8  # of them on their way
 SLACK = 64 * 1024  # octets of a request beside its files
-COST = 3  # times its size: the request, what is read of it, and its files decoded
+COST = (
+    4  # times its size: the request, what is read of it, its files decoded, and what a thread lets go of a moment later
+)
 MAX_VALUES = 1_000_000  # in the JSON of a request, commas in its texts among them
 SHORT = 64 * 1024  # octets of a request that is read at once; a longer one in a thread
 BLOCK = 64 * 1024
@@ -102,16 +105,20 @@ class Door:
             return room >= 0 or told.isdigit() or hold.grow(COST * octets)
 
         try:
-            body = await guard.read_body(request, limit, grow=grow)
-            if (
-                sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES
-            ):  # each is a hundred octets, and none lets the loop go on
-                raise Problem(413, f"The request has more than {MAX_VALUES} values")
-            value = parsed(body) if len(body) <= SHORT else await asyncio.to_thread(parsed, body)
-            del body
-            yield value, hold
+            # Nothing here keeps the body or its value, which are gone once the messages are made of them.
+            yield await self._value([await guard.read_body(request, limit, grow=grow)], hold), hold
         finally:
             hold.release()
+
+    async def _value(self, box: list[bytes], hold: Hold) -> Any:
+        """Of the JSON in the box, which is emptied. Raises Problem."""
+        body = box.pop()
+        if sum(map(body.count, (b",", b"{", b"["))) > MAX_VALUES:
+            # each is a hundred octets, and none lets the loop go on
+            raise Problem(413, f"The request has more than {MAX_VALUES} values")
+        value, wide = _measured(body) if len(body) <= SHORT else await asyncio.to_thread(_measured, body)
+        hold.resize(hold.octets + wide)
+        return value
 
     async def _read(self, value: Any, *, many: bool, size: int) -> list[Job]:
         """Each message of it, or what is wrong with it. Raises Problem when that is the only one."""
@@ -239,6 +246,21 @@ class Door:
     def _pay(self, key: Key, number: int) -> None:
         if wait := self._web.keys.take(key, number):
             raise Problem(429, f"The key {key.name} has sent as many as it may for now", headers=_after(wait))
+
+
+def _measured(body: bytes) -> tuple[Any, int]:
+    """What it says, and the octets that text beyond ASCII takes as characters, twice: one emoji, and each takes four."""
+    value = parsed(body)
+    wide, stack = 0, [] if body.isascii() and b"\\u" not in body else [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, str):
+            wide += 0 if one.isascii() else sys.getsizeof(one)
+        elif isinstance(one, dict):
+            stack += one.values()
+        elif isinstance(one, list):
+            stack += one
+    return value, 2 * wide
 
 
 def _result(said: Said) -> dict[str, Any]:

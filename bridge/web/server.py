@@ -45,17 +45,21 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Config(uvicorn.Config):
+    max_connections = 0
+
+
 class _Connection(H11Protocol):
     """uvicorn lets a connection that asks for nothing be for ever, and counts it only when it asks."""
 
-    most: ClassVar[int] = 0  # set for each server in a class of its own
     header_s: ClassVar[float] = HEADER_S
     unread_s: ClassVar[float] = UNREAD_S
     _waiting: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.most:
+        assert isinstance(self.config, _Config)
+        if len(self.connections) >= self.config.max_connections:
             self.transport = transport
             transport.close()
             return
@@ -133,10 +137,10 @@ class WebServer:
         assert self._bound
         logging.getLogger("uvicorn").disabled = True
         logging.getLogger("uvicorn.error").disabled = True  # what a handler raises is in our log already
-        config = uvicorn.Config(
+        config = _Config(
             app,
             lifespan="off",
-            http=type("Connection", (_Connection,), {"most": self._max_connections}),
+            http=_Connection,
             ws="none",
             log_config=None,
             access_log=False,
@@ -146,6 +150,7 @@ class WebServer:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
         )
+        config.max_connections = self._max_connections
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=self._bound.sockets), name="http")
         while not self._server.started and not self._task.done():  # noqa: ASYNC110 a few turns of the loop

@@ -6,6 +6,8 @@ of it is kept, so that the provider tells it again until it is.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +25,8 @@ from bridge.web.guard import read_body
 
 log: Any = structlog.get_logger()
 
+COPIES = 6  # of a body: itself, its texts as characters, and what is kept and told of them
+VALUE = 150  # octets of each value in it, as an object
 _AGAIN = {"Retry-After": "60"}
 # 401, as 403 makes Postmark give up; and a client that waits to be asked for its login is asked.
 _LOGIN = {"WWW-Authenticate": 'Basic realm="webhooks"'}
@@ -59,8 +63,9 @@ async def _receive(web: Web, place: Place, request: Request) -> Response:
     try:
         if place.hook.early:
             place.hook.verify(call)
-        call = replace(call, body=await _body(web.webhooks, request), now=web.clock.now())
-        received = await place.hook.receive(call, web.webhooks.fetch)
+        async with _body(web.webhooks, request) as body:
+            call = replace(call, body=body, now=web.clock.now())
+            return await _keep(web, place, await place.hook.receive(call, web.webhooks.fetch))
     except Forged as error:
         _refused(place, request, "forged", error)
         raise Problem(401, "The signature or the secret is not the right one, or too old", headers=_LOGIN) from None
@@ -70,21 +75,30 @@ async def _receive(web: Web, place: Place, request: Request) -> Response:
     except Unverified as error:
         _refused(place, request, "unverified", error)
         raise Problem(503, "Cannot be verified now", headers=_AGAIN) from None
-    return await _keep(web, place, received)
 
 
-async def _body(webhooks: Webhooks, request: Request) -> bytes:
-    """Raises Problem 413, 408 and 503."""
+@contextlib.asynccontextmanager
+async def _body(webhooks: Webhooks, request: Request) -> AsyncIterator[bytes]:
+    """With what it and all that is made of it hold. Raises Problem 413, 408 and 503."""
     declared = request.headers.get("content-length", "")
     octets = min(int(declared) if declared.isdigit() else webhooks.max_size, webhooks.max_size)
+    budget = webhooks.budget
     try:
-        hold = await webhooks.budget.hold(octets)
+        hold = await budget.hold(COPIES * octets)
     except Exhausted:
-        raise Problem(503, "Too much at once", headers=_AGAIN) from None
+        raise _too_much() from None
     try:
-        return await read_body(request, webhooks.max_size)
+        body = await read_body(request, webhooks.max_size)
+        needed = min(COPIES * len(body) + VALUE * sum(map(body.count, (b",", b"{", b"["))), budget.total)
+        if needed > hold.octets and not hold.grow(needed - hold.octets):
+            raise _too_much()
+        yield body
     finally:
         hold.release()
+
+
+def _too_much() -> Problem:
+    return Problem(503, "Too much at once", headers=_AGAIN)
 
 
 async def _keep(web: Web, place: Place, received: Received) -> Response:

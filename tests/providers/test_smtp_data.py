@@ -6,9 +6,12 @@ import asyncio
 import base64
 import hashlib
 import re
+import socket
 import ssl
+import struct
+import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,7 +23,7 @@ from hypothesis import strategies as st
 
 from bridge.mime.parse import parse
 from bridge.mime.pieces import PIECE, Joined, Slice, pieces_of
-from bridge.model import Addressing, Email, Fault, Mailbox, Outcome
+from bridge.model import Addressing, Email, Fault, Mailbox, Outcome, Pieces
 from bridge.providers.base import Policy
 from bridge.providers.smtp import SmtpProvider, SmtpSettings
 from bridge.providers.smtp_data import is_ascii, lines, send_data, size_of, stuffed
@@ -146,6 +149,7 @@ class Smarthost:
     on_data: Callable[[Peer], None] = lambda peer: None
     on_content: Callable[[Peer], None] = lambda peer: None
     extensions: tuple[str, ...] = ("8BITMIME", "SIZE 99999999")
+    go_on: str = "354 go on"
     mail: list[str] = field(default_factory=list)
     peers: list[Peer] = field(default_factory=list)
 
@@ -188,7 +192,7 @@ class Peer(asyncio.Protocol):
             self.reply("\r\n".join(f"250-{word}" for word in ("smart", *self.host.extensions)) + "\r\n250 HELP")
         elif text == "DATA":
             self.in_data = True
-            self.reply("354 go on")
+            self.reply(self.host.go_on)
             self.host.on_data(self)
         else:
             if text.startswith("MAIL"):
@@ -276,7 +280,7 @@ async def begun(provider: SmtpProvider) -> tuple[aiosmtplib.SMTP, asyncio.WriteT
 
 
 async def test_a_slow_reader_is_waited_for(start: Start) -> None:
-    """This pins `SMTPProtocol._drain_helper` of aiosmtplib: without the wait all would be in the transport's buffer."""
+    """Without the wait all would be in the transport's buffer."""
     host = Smarthost(on_data=lambda peer: peer.transport.pause_reading())
     client, transport = await begun(await start(host))
     ends: list[bool] = []
@@ -427,6 +431,90 @@ async def gone_without_the_end(host: Smarthost) -> None:
     async with asyncio.timeout(5):
         await peer.lost.wait()
     assert peer.in_data
+
+
+# --- a refusal that comes at a bad moment
+
+
+@pytest.mark.parametrize(
+    ("said", "reply"),
+    [
+        ("354 go on\r\n554 5.7.1 I changed my mind", "bounced 554 5.7.1"),
+        ("354-go\r\n354 on\r\n452-4.3.1 No\r\n452 4.3.1 room", "deferred 452 4.3.1"),
+        ("354 go on\r\n250 2.0.0 Ok", "deferred 451 4.4.1"),
+        ("354 go on\r\nnonsense", "deferred 451 4.4.1"),
+        ("nonsense", "deferred 451 4.4.1"),
+        ("354 " + "x" * 40_000, "deferred 451 4.4.1"),
+    ],
+)
+async def test_what_comes_with_the_reply_to_data_is_heard(start: Start, said: str, reply: str) -> None:
+    """In one segment. It was found after the message, or at the time-out."""
+
+    host = Smarthost(go_on=said, on_content=lambda peer: peer.transport.pause_reading())
+    provider = await start(host)
+    async with asyncio.timeout(5):
+        outcome = await send(provider, parse(large(20_000_000)))
+
+    assert f"{outcome.status} {outcome.reply.code} {outcome.reply.enhanced}" == reply
+
+
+class Halting(Pieces):
+    """Its second half is made when the server has hung up, and nobody has had a turn since."""
+
+    def __init__(self, there: threading.Event, gone: threading.Event) -> None:
+        self.there, self.gone = there, gone
+
+    def __len__(self) -> int:
+        return 4 * PIECE
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(4):
+            if number == 2:
+                self.there.set()
+                assert self.gone.wait(5)
+            yield LINE * (PIECE // len(LINE))
+
+
+def refuse_and_reset(server: socket.socket, context: ssl.SSLContext | None, halting: Halting) -> None:
+    """In a thread. What it has not read makes the kernel reset the connection when it closes it."""
+    raw, _ = server.accept()
+    connection = context.wrap_socket(raw, server_side=True) if context else raw
+    with connection:
+        connection.sendall(b"220 smart\r\n")
+        read = connection.makefile("rb")
+        while (line := read.readline()) != b"DATA\r\n":
+            assert line
+            connection.sendall(b"250 Ok\r\n")
+        connection.sendall(b"354 go on\r\n")
+        assert halting.there.wait(5)
+        connection.sendall(b"552 5.3.4 Message too big\r\n")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        read.close()
+    halting.gone.set()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_a_refusal_is_heard_though_the_connection_is_reset(
+    tls: bool, certificates: tuple[ssl.SSLContext, str]
+) -> None:
+    """Both are there when we write. The write that fails took the reply with it."""
+    context, ca_file = certificates
+    halting = Halting(threading.Event(), threading.Event())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        work = asyncio.create_task(asyncio.to_thread(refuse_and_reset, server, context if tls else None, halting))
+        client = aiosmtplib.SMTP(
+            hostname="localhost", port=server.getsockname()[1], use_tls=tls, start_tls=False, timeout=5,
+            tls_context=trusting(ca_file) if tls else None,
+        )  # fmt: skip
+        await client.connect()
+        await client.mail("shop@example.com")
+        await client.rcpt(ANN)
+        with pytest.raises(aiosmtplib.SMTPDataError) as refused:
+            await send_data(client, halting, before_end=lambda: None)
+        client.close()
+        await work
+
+    assert refused.value.code == 552
 
 
 # --- SIZE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -353,3 +354,28 @@ async def test_messages_are_found_by_an_index_and_not_by_looking_through_them(sp
     assert left == (0,)
     (step,) = [row[3] for row in plan]
     assert step.startswith("SEARCH recipient USING INDEX recipient_provider_id")
+
+
+@pytest.mark.parametrize(("spelled", "many"), [(str, 5000), (str.upper, 2000)])
+async def test_events_of_all_of_a_large_mail_cost_each_the_same(spool: SqliteSpool, spelled: Any, many: int) -> None:
+    """They have one id in common, and all of it was looked through for each event; beyond the 2000th none was found."""
+    people = [f"p{n}@example.org" for n in range(many)]
+    queue_id = await sent(spool, *people)
+    heard: list[Heard] = []
+    began = time.process_time()
+    for start in range(0, many, 200):
+        heard += await take(spool, *(told("delivered", spelled(one)) for one in people[start : start + 200]))
+    took = time.process_time() - began
+
+    assert {one.queue_id for one in heard} == {queue_id}
+    assert [one.address for one in heard] == people
+    assert took < 5  # a second in fact
+
+
+async def test_an_address_is_found_in_the_latest_of_the_messages_with_one_id(spool: SqliteSpool) -> None:
+    await sent(spool, ANN)
+    second = await sent(spool, ANN, BOB)
+    third = await sent(spool, EVE)
+    heard = await take(spool, told("delivered"), told("delivered", BOB), told("delivered", EVE))
+
+    assert [one.queue_id for one in heard] == [second, second, third]

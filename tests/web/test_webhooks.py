@@ -24,6 +24,7 @@ from bridge.config.load import load_settings
 from bridge.providers.events import HOOKS
 from bridge.sandbox import Sandbox
 from bridge.spool.base import Result, SpoolFull
+from bridge.web.webhooks import COPIES
 from bridge.wiring import ProviderError
 from tests.conftest import environment
 from tests.delivery.conftest import FakeClock, every_line
@@ -335,11 +336,11 @@ async def test_of_who_has_not_the_secret_no_body_is_read(bridge: Any) -> None:
 
 async def test_bodies_have_a_bound_together(bridge: Any) -> None:
     running = await bridge("mailersend")
-    running.daemon.web.webhooks.budget = MemoryBudget(3000, wait_s=0.05)
+    running.daemon.web.webhooks.budget = MemoryBudget(3000 * COPIES, wait_s=0.05)
     head = b"POST /webhooks/mailersend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2500\r\n\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", running.daemon.http.port)
     writer.write(head)
-    await eventually(lambda: running.daemon.web.webhooks.budget.used == 2500)
+    await eventually(lambda: running.daemon.web.webhooks.budget.used == 2500 * COPIES)
     refused = await running.told(samples.hard_bounce("mailersend") | {"filler": "x" * 1000})
     writer.close()
     await eventually(lambda: running.daemon.web.webhooks.budget.used == 0)

@@ -19,6 +19,7 @@ from bridge.providers.events.base import (
     make_event,
     text_at,
 )
+from bridge.providers.events.parts import own_parts
 from bridge.providers.events.signatures import check_standard, standard_key
 
 _KINDS: dict[str, EventKind] = {
@@ -56,10 +57,11 @@ class ResendHook(Hook):
         if kind is None:
             return
         bounce = text_at(item, "/data/bounce/type")
-        for recipient in addresses_at(item, "/data/to"):
+        recipients = list(addresses_at(item, "/data/to"))
+        for recipient, raw in zip(recipients, own_parts(item, ("data", "to"), recipients), strict=True):
             yield make_event(
                 kind,
-                item,
+                raw,
                 recipient=recipient,
                 event_id=f"{svix_id}:{recipient}" if svix_id else "",
                 message_id=id_at(item, "/data/email_id"),

@@ -21,6 +21,7 @@ from bridge.providers.events.base import (
     make_event,
     text_at,
 )
+from bridge.providers.events.parts import own_parts
 from bridge.providers.events.signatures import same
 from bridge.providers.events.sns import (
     Certificates,
@@ -84,19 +85,29 @@ class SesHook(Hook):
         kind = _KINDS.get(word)
         if kind is None:
             return
-        part = pointed(item, "/failure" if word == "Rendering Failure" else f"/{word[0].lower()}{word[1:]}")
-        for recipient, about in _recipients(item, part, word):
-            yield self._event(kind, item, part, recipient, about, f"{sns_id}:{recipient}" if sns_id else "")
+        name = "failure" if word == "Rendering Failure" else f"{word[0].lower()}{word[1:]}"
+        part = pointed(item, f"/{name}")
+        path, found = _recipients(item, part, name, word)
+        raws = own_parts(item, path, [own for _, own in found])
+        for (recipient, about), raw in zip(found, raws, strict=True):
+            yield self._event(kind, item, part, recipient, about, f"{sns_id}:{recipient}" if sns_id else "", raw)
 
     def _event(
-        self, kind: EventKind, item: dict[str, Any], part: Any, recipient: str, about: Any, event_id: str
+        self,
+        kind: EventKind,
+        item: dict[str, Any],
+        part: Any,
+        recipient: str,
+        about: Any,
+        event_id: str,
+        raw: dict[str, Any],
     ) -> Event:
         bounce, sub = text_at(part, "/bounceType"), text_at(part, "/bounceSubType")
         listed = kind == "bounced" and sub in _LISTED
         failed = sub in _FAILED or text_at(about, "/action") == "failed"
         return make_event(
             "rejected" if listed else kind,
-            item,
+            raw,
             recipient=recipient,
             event_id=event_id,
             message_id=id_at(item, "/mail/messageId"),
@@ -112,15 +123,14 @@ class SesHook(Hook):
         )
 
 
-def _recipients(item: dict[str, Any], part: Any, word: str) -> Iterator[tuple[str, Any]]:
-    """Each with what is said of it alone."""
+def _recipients(item: dict[str, Any], part: Any, name: str, word: str) -> tuple[tuple[str, ...], list[tuple[str, Any]]]:
+    """Where the list of them stands, and each with what stands there of it alone."""
     named = pointed(part, f"/{_PLACES[word]}") if word in _PLACES else None
     if isinstance(named, list):
-        for one in named:
-            for address in addresses_at(one, "/emailAddress"):
-                yield address, one
-        return
-    some = list(addresses_at(part, "/recipients")) or list(addresses_at(item, "/mail/destination"))
+        return (name, _PLACES[word]), [(one, own) for own in named for one in addresses_at(own, "/emailAddress")]
+    path, some = (name, "recipients"), list(addresses_at(part, "/recipients"))
+    if not some:
+        path, some = ("mail", "destination"), list(addresses_at(item, "/mail/destination"))
     if word in ("Open", "Click") and len(some) > 1:
         some = []  # it is not told who of them
-    yield from ((address, {}) for address in some or [""])
+    return path, [(address, address) for address in some or [""]]

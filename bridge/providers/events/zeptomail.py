@@ -8,6 +8,7 @@ from typing import Any
 from bridge.model import Event, EventKind
 from bridge.providers.answers import pointed
 from bridge.providers.events.base import Call, Hook, addresses_at, first_text, id_at, make_event, text_at
+from bridge.providers.events.parts import own_parts
 from bridge.providers.events.signatures import check_shared
 
 _KINDS: dict[str, EventKind] = {
@@ -29,27 +30,35 @@ class ZeptomailHook(Hook):
 
     def read(self, item: dict[str, Any]) -> Iterable[Event]:
         for message in _list(item, "/event_message"):
-            for told in _list(message, "/event_data"):
-                yield from self._read(message, told)
+            if isinstance(message, dict):
+                yield from self._read(message)
 
-    def _read(self, message: Any, told: Any) -> Iterator[Event]:
-        kind = _KINDS.get(text_at(told, "/object"))
-        if kind is None or not isinstance(message, dict):
-            return
-        for details in _list(told, "/details") or [{}]:
-            named = list(addresses_at(details, "/bounced_recipient"))
-            to = [a for one in _list(message, "/email_info/to") for a in addresses_at(one, "/email_address/address")]
-            for recipient in named or (to if len(to) == 1 else [""]):
-                yield make_event(
-                    kind,
-                    message,
-                    recipient=recipient,
-                    message_id=id_at(message, "/request_id"),
-                    queue_id=id_at(message, "/email_info/client_reference"),
-                    at=first_text(details, "/time"),
-                    text=first_text(details, "/diagnostic_message", "/reason"),
-                    permanent=text_at(told, "/object") == "hardbounce",
-                )
+    def _read(self, message: dict[str, Any]) -> Iterator[Event]:
+        found = list(_told(message))
+        owns = [{**told, "details": [details]} for told, details, _ in found]
+        raws = own_parts(message, ("event_data",), owns)
+        for (told, details, recipient), raw in zip(found, raws, strict=True):
+            yield make_event(
+                _KINDS[text_at(told, "/object")],
+                raw,
+                recipient=recipient,
+                message_id=id_at(message, "/request_id"),
+                queue_id=id_at(message, "/email_info/client_reference"),
+                at=first_text(details, "/time"),
+                text=first_text(details, "/diagnostic_message", "/reason"),
+                permanent=text_at(told, "/object") == "hardbounce",
+            )
+
+
+def _told(message: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any, str]]:
+    """What is told in its details of each recipient."""
+    to = [a for one in _list(message, "/email_info/to") for a in addresses_at(one, "/email_address/address")]
+    for told in _list(message, "/event_data"):
+        if isinstance(told, dict) and text_at(told, "/object") in _KINDS:
+            for details in _list(told, "/details") or [{}]:
+                named = list(addresses_at(details, "/bounced_recipient"))
+                for recipient in named or (to if len(to) == 1 else [""]):
+                    yield told, details, recipient
 
 
 def _list(item: Any, pointer: str) -> list[Any]:

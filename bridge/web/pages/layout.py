@@ -25,6 +25,7 @@ from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.guard import Caller
 from bridge.web.keys import Scope
+from bridge.web.memory import while_read
 
 HERE: Final = Path(__file__).parent
 MAX_FORM = 256 * 1024  # octets
@@ -110,7 +111,8 @@ def may_manage(caller: Caller) -> bool:
 async def posted(web: Web, request: Request, scope: Scope = "manage", *, limit: int = MAX_FORM) -> Form:
     """The form of a POST (application/x-www-form-urlencoded). Raises Problem 401, 403, 413, 415 and 422."""
     caller = guard.allowed(web, request, scope)
-    fields = await fields_of(request, limit)
+    async with while_read(web, request, limit):
+        fields = await fields_of(request, limit)
     token = fields.get(CSRF_FIELD, ("",))[-1]
     if caller.visit is None:
         raise Problem(403, "Sign in on the page first", code="csrf")

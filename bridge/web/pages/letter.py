@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
-from bridge.model import Attachment
+from bridge.model import Attachment, Content
 
 SANDBOX: Final = "allow-popups allow-popups-to-escape-sandbox"  # a link opens a page of its own
+MAX_HTML: Final = 1024 * 1024  # characters
 MAX_EMBEDDED: Final = 12 * 1024 * 1024  # octets of pictures that are put into the page
 _OUT = re.compile(r"<(/?)(?=(?:link|meta|base|i?frame|object|embed|portal|fencedframe)(?![a-z0-9]))", re.IGNORECASE)
 _CID = re.compile(r"\bcid:([^\s\"'<>)\\]{1,998})", re.IGNORECASE)
@@ -46,21 +47,21 @@ def has_remote(html: str) -> bool:
     return len(html) > _SEARCHED or _REMOTE.search(html) is not None
 
 
-def letter(html: str, attachments: Sequence[Attachment]) -> str:
-    """With its own pictures (`cid:`) in it, links that open a page of their own, and nothing that acts on the document."""
+def letter(html: str, attachments: Sequence[Attachment]) -> list[Content]:
+    """With its own pictures (`cid:`) in it, links that open a page of their own, and nothing that acts on the document. In parts,
+    of which the pictures are still what they are in the mail."""
     pictures = {one.content_id: one for one in attachments if one.content_id and _PICTURE.fullmatch(one.content_type)}
-    room = MAX_EMBEDDED
-
-    def picture(found: re.Match[str]) -> str:
-        nonlocal room
+    inside, room, written = _OUT.sub(r"<\1x-", html[:MAX_HTML]), MAX_EMBEDDED, 0
+    parts: list[Content] = [b'<!doctype html><meta charset="utf-8"><base target="_blank">']
+    for found in _CID.finditer(inside):
         one = pictures.get(_unquoted(found[1])) or pictures.get(found[1])
         if one is None or one.size > room:
-            return found[0]  # the policy allows no such address
+            continue  # the policy allows no such address
         room -= one.size
-        return f"data:{one.content_type.lower()};base64,{bytes(one.encoded).decode('ascii')}"
-
-    inside = _CID.sub(picture, _OUT.sub(r"<\1x-", html))
-    return f'<!doctype html><meta charset="utf-8"><base target="_blank">{inside}'
+        before = f"{inside[written : found.start()]}data:{one.content_type.lower()};base64,"
+        parts += [before.encode("utf-8", "replace"), one.encoded]
+        written = found.end()
+    return [*parts, inside[written:].encode("utf-8", "replace")]
 
 
 def _unquoted(text: str) -> str:
