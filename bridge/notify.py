@@ -80,7 +80,7 @@ class Notifier:
                 sock.settimeout(SEND_S)
                 sock.sendto(text.encode(), address)
         except OSError as error:
-            log.warning("systemd.not_told", text=text.partition("\n")[0], error=str(error))
+            log.error("systemd.not_told", text=text.partition("\n")[0], error=str(error))
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:

@@ -80,7 +80,9 @@ class Pulse:
 
 
 def _shown(place: Place) -> str:
-    """The port in fact bound, where it was the system's to choose."""
+    """With the port in fact bound, where that was not ours to choose."""
+    if place.address.startswith("systemd:") and place.port:
+        return f"{place.address} (port {place.port})"
     return f"{place.address[:-1]}{place.port}" if place.address.endswith(":0") else place.address
 
 
