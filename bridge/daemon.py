@@ -38,7 +38,9 @@ from bridge.housekeeping import Housekeeping
 from bridge.mime.parse import Limits as MimeLimits
 from bridge.mime.parse import parse
 from bridge.model import Email
+from bridge.notify import Notifier
 from bridge.providers.poster import Poster
+from bridge.pulse import Pulse
 from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 log: Any = structlog.get_logger()
 
 NO_LIMIT = 2**63 - 1
+LAST_WORDS_S = 15.0  # beyond the shutdown time, to close the spool
 LAST_CALL = 0.2  # of the shutdown time: what is left of it when open transactions are ended with 421
 
 
@@ -76,6 +79,7 @@ class Daemon:
         self.settings = settings
         self._read_again = read_again
         self.clock = clock or SystemClock()
+        self.notifier = Notifier()
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self.listeners: list[Listener] = []
         self.services: list[Service] = []
@@ -99,6 +103,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        self.notifier.ready()
         log.info("daemon.ready", duration_ms=round((time.monotonic() - started) * 1000, 1))
         try:
             await self.wait()
@@ -140,6 +145,7 @@ class Daemon:
         opened.callback(self.auth.close)
         opened.callback(self._close_listeners)
         self.budget = MemoryBudget(settings.smtp.memory_budget, wait_s=settings.smtp.memory_wait)
+        self.notifier.status("opening the spool")
         self.spool = await self._open_spool()  # first: a second daemon must not get as far as to take connections
         opened.push_async_callback(self.spool.close)
         self._bind()
@@ -167,6 +173,14 @@ class Daemon:
             "webhooks": self.posts.run(),
             "housekeeping": self.housekeeping.run(),
         }
+        if self.notifier.used:
+            parts["pulse"] = Pulse(
+                self.notifier,
+                spool=self.spool,
+                dispatchers=self.dispatchers,
+                places=self.listeners,
+                clock=self.clock,
+            ).run()
         self._tasks = [asyncio.create_task(work, name=name) for name, work in parts.items()]
         for listener in self.listeners:
             await listener.start()
@@ -224,6 +238,7 @@ class Daemon:
     async def stop(self) -> None:
         """Stop listening, finish transactions, stop claiming, finish attempts, close; in at most `shutdown_timeout` and a bit."""
         deadline = time.monotonic() + self.settings.smtp.shutdown_timeout
+        self.notifier.stopping(self.settings.smtp.shutdown_timeout + LAST_WORDS_S)
         self._close_listeners()
         if self.web:
             self.web.stopping = True
@@ -431,8 +446,11 @@ class Daemon:
             log.warning("daemon.no_reload", text="restart to apply settings")
             return
         async with self._reloading:
+            self.notifier.reloading()
+            trouble = "the new settings were refused, the old ones hold"
             try:
                 await self.reload(await asyncio.to_thread(self._read_again))
+                trouble = ""
             except SettingsError as error:
                 for problem in error.problems:
                     log.error("daemon.reload_refused", text=str(problem))
@@ -440,6 +458,9 @@ class Daemon:
                 log.error("daemon.reload_refused", text=str(error))
             except Exception:
                 log.exception("daemon.reload_failed")
+            finally:
+                self.notifier.trouble(trouble)
+                self.notifier.ready()
 
     async def reload(self, settings: Settings) -> None:
         """See `wiring.reload`. Raises ProviderError and CertificateError, and then nothing has changed."""

@@ -158,5 +158,5 @@ def _why(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the address is in use already"
     if error.errno == errno.EACCES:
-        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE)"
+        return "permission denied (ports below 1024 need CAP_NET_BIND_SERVICE, or a socket of systemd's)"
     return error.strerror or str(error)

@@ -18,6 +18,7 @@ WORDS = {
     "bridge.content",
     "bridge.log",
     "bridge.metrics",
+    "bridge.notify",
     "bridge.tracing",
     "bridge.sockets",
     "bridge.units",

@@ -14,12 +14,16 @@ class UnusableFile(Exception):
 
 
 def find_file(name: str, beside: Path, environ: Mapping[str, str]) -> Path:
-    """A relative name is looked up in $CREDENTIALS_DIRECTORY (systemd) first, then in `beside`."""
+    """A relative name is looked up in $CREDENTIALS_DIRECTORY (systemd) first, then in `beside`.
+
+    `secrets/key` is there what LoadCredential=secrets:/a/directory makes of the file `key` in it, `secrets_key`.
+    """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     if credentials and not os.path.isabs(name):
-        path = Path(credentials) / name
-        if os.path.exists(path):
-            return path
+        for given in (name, name.replace("/", "_")):
+            path = Path(credentials) / given
+            if os.path.exists(path):
+                return path
     return beside / name
 
 

@@ -27,6 +27,7 @@ from bridge.smtp.wire import Disconnected, LineTooLong, Wire
 
 log: Any = structlog.get_logger()
 
+PARTING_S = 0.5  # silence at a shutdown that ends a session
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
 BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
 _SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the address
@@ -91,6 +92,7 @@ class Conversation(Wire):
         self._commands = 0
         self._blind = 0  # lines of a refused AUTH that may still come
         self._done = False
+        self.mailed = False  # a message was taken
         self._reading_command = False
         self._admitted = False
         self._told = False  # that it was put off is in the log
@@ -170,13 +172,20 @@ class Conversation(Wire):
         return super().eof_received()
 
     def stop(self, *, force: bool = False) -> None:
-        """Shutdown: a session between transactions hears 421 now, one in a transaction after it, or now if `force`.
+        """Shutdown: a session that is silent between transactions hears 421, one in a transaction after it, or now if `force`.
 
-        Never while its message is being taken: that has an answer of its own.
+        Never while its message is being taken: that has an answer of its own. Who is talking may send the one message he came
+        for: many programs try once, and a 421 between two of their commands is a mail they lose.
         """
         if self.handshaking or self.draining:
             self.abort()
-        elif (force and self._peer is None) or (self._reading_command and not self.in_transaction):
+        elif force and self._peer is None:
+            self.say_and_close(SHUTTING_DOWN)
+        elif not force and self._reading_command and not self.in_transaction:
+            self.loop.call_later(PARTING_S, self._part)
+
+    def _part(self) -> None:
+        if self._reading_command and not self.in_transaction:
             self.say_and_close(SHUTTING_DOWN)
 
     def abort(self) -> None:
@@ -184,15 +193,19 @@ class Conversation(Wire):
             self.transport.abort()
 
     async def _next_command(self) -> None:
-        if self.service.stopping and not self.in_transaction:
-            await self._goodbye(SHUTTING_DOWN)
-            return
+        leaving = self.service.stopping and not self.in_transaction
         if self._commands % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)  # who pipelines is read from a buffer, and would have the loop for himself
         try:
-            line = await self._read_line()
+            line = await (self._read_soon() if leaving else self._read_line())
         except LineTooLong:
             await self._refuse_line(replies.LINE_TOO_LONG)
+            return
+        except TimeoutError:
+            await self._goodbye(SHUTTING_DOWN)
+            return
+        if leaving and self.mailed and line.strip().upper() != b"QUIT":
+            await self._goodbye(SHUTTING_DOWN)
             return
         try:
             await self._execute(line)
@@ -212,6 +225,11 @@ class Conversation(Wire):
             return await self.read_line(limit)
         finally:
             self._reading_command = False
+
+    async def _read_soon(self) -> bytes:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(PARTING_S):
+            return await self._read_line()
 
     async def pause(self, until: asyncio.Future[None], seconds: float) -> None:
         """As `logins.Pause` says; meanwhile a shutdown may end the session."""
@@ -307,3 +325,4 @@ class Conversation(Wire):
     def _forgive(self) -> None:
         """As in Postfix: a connection that brings mail may go on for ever, with RSET between its messages."""
         self._errors = self._junk = self._unknown = 0
+        self.mailed = True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from bridge.reply import Reply
 from bridge.smtp import replies
@@ -16,6 +18,9 @@ from bridge.smtp.policy import UNIX, Limits
 from bridge.smtp.rates import network_of
 from bridge.smtp.session import Session
 from bridge.sockets import BACKLOG, Bound
+
+# Whose file a unix socket is, `Bound` knows: that of systemd is there for the next start. Python 3.13 removes any.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class Connections:
@@ -81,7 +86,7 @@ class Listener:
             server: asyncio.Server
             if sock.family == socket.AF_UNIX:
                 local = lambda: Session(self.service, loop=loop, client=UNIX)  # noqa: E731
-                server = await loop.create_unix_server(local, sock=sock, backlog=BACKLOG)
+                server = await loop.create_unix_server(local, sock=sock, backlog=BACKLOG, **_KEEP_FILE)
             else:
                 make = lambda: Session(self.service, loop=loop)  # noqa: E731
                 server = await loop.create_server(make, sock=sock, backlog=BACKLOG)

@@ -284,7 +284,7 @@ class Session(Conversation):
             return replies.NEED_HELO
         if self._mail:
             return replies.NESTED_MAIL
-        if self.service.stopping:
+        if self.service.stopping and self.mailed:
             self._done = True
             return SHUTTING_DOWN
         if self._may_relay():

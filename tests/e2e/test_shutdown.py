@@ -64,6 +64,22 @@ async def test_a_new_transaction_is_refused_while_we_stop_also_behind_the_dot(br
     assert await ended(process) == 0
 
 
+async def test_who_is_talking_may_send_the_one_message_he_came_for(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(daemon.listeners[0].port)
+    silent = await Raw.greeted(daemon.listeners[0].port)
+    stopping = asyncio.create_task(daemon.stop())
+    while not daemon.services[0].stopping:
+        await asyncio.sleep(0)
+
+    raw.send(WHOLE)
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    raw.send(b"QUIT\r\n")
+    await raw.expect("221 2.0.0")
+    await silent.expect("421 4.3.2")
+    await stopping
+
+
 async def test_a_client_in_the_middle_of_its_login_hears_421(bridge_process: Any, secret_hash: str) -> None:
     process = await bridge_process(
         **CAPTURE,

@@ -36,6 +36,16 @@ def test_a_secret_file_is_looked_up_in_the_credentials_directory_first(folder: F
     assert token(folder, CREDENTIALS_DIRECTORY=directory) == "beside"
 
 
+def test_a_file_of_a_directory_of_credentials_has_one_name_inside_the_service_and_outside(folder: Folder) -> None:
+    # systemd.exec(5): LoadCredential=secrets:/etc/smtp-bridge/secrets makes the file `api` in it the credential `secrets_api`.
+    text = BEARER + "token_file = 'secrets/api'\n"
+    folder.write("secrets/api", "outside")
+    folder.write("credentials/secrets_api", SECRET)
+
+    assert token(folder, text, CREDENTIALS_DIRECTORY=str(folder.path / "credentials")) == SECRET
+    assert token(folder, text) == "outside"
+
+
 def test_keys_and_certificates_are_looked_up_in_the_credentials_directory_first(folder: Folder) -> None:
     # LoadCredential= is how a service gets a private key that only root may read.
     for name in ("cert.pem", "key.pem", "ca.pem"):
