@@ -398,13 +398,23 @@ class SqliteSpool(SqliteOperator):
         return await self._heard(self._take_events, event_rows.Take(provider, events, now, posts), size)
 
     async def rejoin_events(
-        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+        self,
+        *,
+        since: float,
+        now: float,
+        note: Callable[[Event], NotedEvent],
+        limit: int = 500,
+        posts: event_rows.MakePosts = lambda heard: (),
     ) -> Sequence[Heard]:
-        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note))
+        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note, posts))
 
     async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:
         taken: event_rows.Taken = await self._writer.submit(operation, arg, size)
         self._discard(taken.files)
+        for one in taken.heard:
+            if one.status == "bounced":
+                late = Result(status="bounced", reply=one.reply, provider=one.provider)
+                self._tally.result(one.queue_id, one.address, late, at=arg.now, took_s=None)
         return taken.heard
 
     async def prune_events(self, *, now: float, limit: int = 500) -> int:
