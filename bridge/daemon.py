@@ -195,6 +195,7 @@ class Daemon:
             listeners=self.listeners,
             budget=self.budget,
             loopback=web.loopback(self.settings),
+            proxies=self.settings.http.trusted_proxies,
             webhooks=Webhooks(
                 places=self._places,
                 events=self.events,
@@ -225,7 +226,7 @@ class Daemon:
         deadline = time.monotonic() + self.settings.smtp.shutdown_timeout
         self._close_listeners()
         if self.web:
-            self.web.stopping = True
+            self.web.stop()
         self.runner.stop()
         for service in self.services:
             service.stopping = True
