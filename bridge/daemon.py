@@ -210,6 +210,7 @@ class Daemon:
             listeners=self.listeners,
             budget=self.budget,
             loopback=web.loopback(self.settings),
+            proxies=self.settings.http.trusted_proxies,
             webhooks=Webhooks(
                 places=self._places,
                 events=self.events,
@@ -241,7 +242,7 @@ class Daemon:
         self.notifier.stopping(self.settings.smtp.shutdown_timeout + LAST_WORDS_S)
         self._close_listeners()
         if self.web:
-            self.web.stopping = True
+            self.web.stop()
         self.runner.stop()
         for service in self.services:
             service.stopping = True

@@ -282,7 +282,10 @@ class ScalewayProvider(ApiKeyProvider):
 class ZeptomailProvider(ApiKeyProvider):
     kind: Literal["zeptomail"] = kind_field()
     regions = ("com", "eu", "in", "com.au", "jp", "ca", "sa", "com.cn")
-    webhook_secret: SharedSecret = webhook(SHARED)
+    webhook_secret: SharedSecret = webhook(
+        "Provider events: the authentication key of the webhook; or, where it shows none, a secret of your own, of 16 "
+        "characters or more, that its address ends in (`?secret=...`) or that it sends as `X-Webhook-Secret`."
+    )
 
 
 class CloudflareProvider(ApiKeyProvider):
@@ -309,7 +312,7 @@ class LettermintProvider(ApiKeyProvider):
 class AhasendProvider(ApiKeyProvider):
     kind: Literal["ahasend"] = kind_field()
     needs = ("api_key", "account_id")
-    webhook_secret: Secret = webhook("Provider events: the signing secret of the webhook, in base64.")
+    webhook_secret: SharedSecret = webhook("Provider events: the signing secret of the webhook, `aha-whsec-...`.")
     account_id: str = Field(default="", description="The account's id.")
 
 

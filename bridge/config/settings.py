@@ -22,6 +22,7 @@ from bridge.config.providers import Provider
 from bridge.config.section import Problem, Section, repeated
 from bridge.config.smtp import Smtp, Tls, User
 from bridge.config.types import (
+    AnyNetwork,
     BounceFrom,
     Count,
     Duration,
@@ -45,6 +46,7 @@ from bridge.config.types import (
     check_patterns,
     is_local,
 )
+from bridge.config.width import is_too_wide
 
 SPOOL_FILE = "spool.db"
 
@@ -317,11 +319,18 @@ class Http(Section):
         description='Health, metrics, API and web pages: "127.0.0.1:8025" or "unix:/run/smtp-bridge/http.sock". Empty: off.',
     )
     max_connections: Count = Field(default=500, description="Connections at once; more are closed.")
+    trusted_proxies: Annotated[tuple[AnyNetwork, ...], List] = Field(
+        default=(),
+        description="Your reverse proxies, whose X-Forwarded-For and X-Forwarded-Proto are believed; over a unix socket those of "
+        'everybody, once one is named. Empty: nobody\'s. ["127.0.0.1/32"]',
+    )
     key: tuple[HttpKey, ...] = Field(default=(), description="Who may POST /send-email or use the API.")
 
     def problems(self) -> Iterator[Problem]:
         if self.address and not is_local(self.address) and not self.key:
             yield "address", "can be reached from other machines: give an [[http.key]], or listen on 127.0.0.1"
+        for network in filter(is_too_wide, self.trusted_proxies):
+            yield "trusted_proxies", f"{network}: whoever is in it may claim any client's address; name the proxies"
 
 
 class Workers(Section):

@@ -120,18 +120,18 @@ class Events:
         oldest = now - max(self.rules.history, TOO_OLD_S)
         fresh = [event for event in events if event.at is None or event.at >= oldest]
         noted = [note(event, suppress=self.rules.suppress) for event in fresh]
-        posts = partial(self._posts, provider, now) if self.rules.webhook else lambda heard: ()
+        posts = self._post_maker(now)
         heard: list[Heard] = []
         for start in range(0, len(noted), AT_ONCE):  # what else waits is written in between
             part = noted[start : start + AT_ONCE]
             heard += await self._spool.take_events(provider, part, now=now, posts=posts)
         new = [one for one in heard if not one.known]
-        self._follow(provider, noted, heard)
+        self._follow(noted, heard)
         for one in new:
             metrics.provider_events.add(provider, one.event.kind)
             if not one.queue_id:
                 metrics.provider_events_unjoined.add(provider)
-            self._log(provider, one)
+            self._log(one)
         if new and self.rules.webhook:
             self._posted()
         return Counts(
@@ -147,25 +147,30 @@ class Events:
             return
         now = self._clock.now()
         as_noted = partial(note, suppress=self.rules.suppress)
-        heard = await self._spool.rejoin_events(since=now - REJOIN_WITHIN_S, now=now, note=as_noted)
-        self._follow("", [as_noted(one.event) for one in heard], heard)
+        since, posts = now - REJOIN_WITHIN_S, self._post_maker(now)
+        heard = await self._spool.rejoin_events(since=since, now=now, note=as_noted, posts=posts)
+        self._follow([as_noted(one.event) for one in heard], heard)
         for one in heard:
-            self._log("", one)
+            self._log(one)
+        if heard and self.rules.webhook:
+            self._posted()
 
-    def _follow(self, provider: str, noted: Sequence[NotedEvent], heard: Sequence[Heard]) -> None:
+    def _follow(self, noted: Sequence[NotedEvent], heard: Sequence[Heard]) -> None:
         """What the spool has been told is done here as well."""
         if any(one.status == "bounced" for one in heard):
             self._on_failure()
         for what, one in zip(noted, heard, strict=True):
+            if one.status == "bounced":
+                metrics.bounced.add(one.provider)
             if one.suppressed:
                 self._suppressions.add(one.address, what.suppression)
-                log.warning("recipient.suppressed", recipient=one.address, provider=provider, text=what.suppression)
+                log.warning("recipient.suppressed", recipient=one.address, provider=one.provider, text=what.suppression)
 
-    def _log(self, provider: str, one: Heard) -> None:
+    def _log(self, one: Heard) -> None:
         event = one.event
         log.info(
             "webhook.event",
-            provider=provider,
+            provider=one.provider,
             kind=event.kind,
             queue_id=one.queue_id,
             recipient=one.address or event.recipient,
@@ -178,10 +183,19 @@ class Events:
 
     # --- to the operator's own address
 
-    def _posts(self, provider: str, now: float, heard: Sequence[Heard]) -> list[Post]:
-        """Called by the spool, with what is new."""
-        parts = [heard[start : start + POST_EVENTS] for start in range(0, len(heard), POST_EVENTS)]
-        return [self._post(provider, now, part) for part in parts]
+    def _post_maker(self, now: float) -> Callable[[Sequence[Heard]], Sequence[Post]]:
+        return partial(self._posts, now) if self.rules.webhook else lambda heard: ()
+
+    def _posts(self, now: float, heard: Sequence[Heard]) -> list[Post]:
+        """Called by the spool, with what is new, or has a message now that it had not when it was told before."""
+        by_provider: dict[str, list[Heard]] = {}
+        for one in heard:
+            by_provider.setdefault(one.provider, []).append(one)
+        return [
+            self._post(provider, now, told[start : start + POST_EVENTS])
+            for provider, told in by_provider.items()
+            for start in range(0, len(told), POST_EVENTS)
+        ]
 
     def _post(self, provider: str, now: float, heard: Sequence[Heard]) -> Post:
         body = {

@@ -19,7 +19,7 @@ from bridge.mime.fields import header_exceeds, summary
 from bridge.mime.parse import Costly
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
 from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
-from bridge.mime.trace import count_received, received_field, rfc5322_date, stamp
+from bridge.mime.trace import count_hops, received_field, rfc5322_date, stamp
 from bridge.model import Email, Envelope, Message, Origin
 from bridge.reply import TOO_MANY_HOPS, Reply
 
@@ -89,7 +89,7 @@ class Preparation:
             content = without_binary(content) if envelope.binary else content
         except Unconvertible:
             return BINARY_SIGNED
-        if count_received(content) > rules.max_hops:
+        if count_hops(content) > rules.max_hops:
             return TOO_MANY_HOPS
         now = self._clock.now()
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""

@@ -23,7 +23,7 @@ from bridge.mime.addressing import a_label
 from bridge.mime.compose import LINE, MAX_LINE, address_field
 from bridge.mime.fields import header_end, skip_mbox_line, strip_bcc, summary
 from bridge.mime.headers import clean
-from bridge.mime.trace import has_bare_newline, normalize_newlines, rfc5322_date
+from bridge.mime.trace import HOPS, count_hops, has_bare_newline, hops_told, normalize_newlines, rfc5322_date
 from bridge.model import Mailbox, split_address
 from bridge.reply import Reply
 
@@ -157,6 +157,8 @@ def _common_fields(notice: Notice) -> Iterator[bytes]:
     yield _field("In-Reply-To", answered)
     yield _field("References", answered)
     yield _field("Auto-Submitted", "auto-replied")
+    # Over HTTP the null reverse path is lost, so a notice that goes round like its message is known by this alone.
+    yield _field(HOPS, str(count_hops(notice.raw)) if hops_told(notice.raw) else "")
     yield _field("MIME-Version", "1.0")
 
 

@@ -26,7 +26,7 @@ __all__ = ["Costly", "Limits", "parse", "strip_bcc", "summary"]
 NARROW_TEXT = 3  # times its octets: ASCII is copied, its line ends changed, and decoded
 WIDE_TEXT = 8
 _OWN_PLACE = frozenset({b"from", b"to", b"cc", b"reply-to", b"subject", b"date", b"message-id"})
-_LEFT_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path", b"received", b"mime-version"})
+_LEFT_OUT = frozenset({b"bcc", b"resent-bcc", b"return-path", b"received", b"mime-version", b"x-bridge-hops"})
 # What the type itself says or what does not hold for the decoded payload.
 _OWN_PARAMETERS = frozenset({"name", "boundary"})
 _PROTECTED = frozenset(

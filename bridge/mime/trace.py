@@ -14,7 +14,10 @@ from bridge.mime.fields import header_end, read_fields, skip_mbox_line, strip_st
 from bridge.mime.headers import clean
 from bridge.model import Origin
 
-_RECEIVED = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+HOPS = "X-Bridge-Hops"  # how many a message took before it came over HTTP, where no Received field is told
+_HOP = re.compile(
+    rb"^(?:received[ \t]*+:|x-bridge-hops[ \t]*+:[ \t]*+([0-9]{1,5})(?![0-9]))", re.IGNORECASE | re.MULTILINE
+)
 _NOT_A_TOKEN = re.compile(r"[^A-Za-z0-9.:_\[\]+-]+")
 _NOT_IN_COMMENT = re.compile(r"[^A-Za-z0-9 .,:_/=+()-]+")
 _PARENTHESES = re.compile(r"[^()]*+(?:\([^()]*+\)[^()]*+)*+")  # in pairs, one level deep
@@ -37,10 +40,16 @@ def _at_second(now: int) -> str:
     return f"{day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
 
 
-def count_received(raw: bytes) -> int:
-    """How many hops the message says it took (RFC 5321 6.3)."""
+def count_hops(raw: bytes) -> int:
+    """How many hops the message says it took: its Received fields (RFC 5321 6.3), and what `HOPS` says."""
     start = skip_mbox_line(raw)
-    return len(_RECEIVED.findall(raw[start : header_end(raw, start)]))
+    return sum(int(told) if told else 1 for told in _HOP.findall(raw[start : header_end(raw, start)]))
+
+
+def hops_told(raw: bytes) -> bool:
+    """Whether the message, or one before it, came from another bridge over HTTP."""
+    start = skip_mbox_line(raw)
+    return any(_HOP.findall(raw[start : header_end(raw, start)]))
 
 
 def stamp(raw: bytes, *, received: str, date: str, message_id: str) -> bytes:

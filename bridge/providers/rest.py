@@ -4,6 +4,8 @@
 "message/rfc822"` the MIME bytes are the body and the envelope stands in headers: `X-Envelope-From` (`<>` for the null one)
 and `X-Envelope-To` (separated by commas), each address percent-encoded in UTF-8 (RFC 3986) where it is not plain ASCII,
 and `X-Message-Key`, the idempotency key. Many recipients are split into calls that keep that header below 4 KiB.
+
+`X-Bridge-Hops` says how many hops the message took, as its Received fields would, so that a loop of bridges ends.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import bridge
 from bridge.clock import Clock
 from bridge.mime.addressing import address, unseen
 from bridge.mime.fidelity import IMPOSSIBLE, Carries, losses
+from bridge.mime.trace import HOPS, count_hops
 from bridge.model import Addressing, Content, Email, Envelope, Fault, Mailbox, Outcome
 from bridge.providers import shapes, template
 from bridge.providers.answers import id_of, json_of, pointed, retry_delay, words_of
@@ -105,6 +108,7 @@ class RestProvider(HttpProvider):
         self._url = httpx.URL(settings.url)
         self.remote = self._url.host
         self._headers = fixed_headers(settings)
+        self._hops_given = any(name.lower() == HOPS.lower() for name in settings.headers)
         self._names = template.placeholders(settings.body)
         self._carries = carries_of(settings)
         self._bytes_body = not settings.body and settings.content_type == "message/rfc822"
@@ -136,6 +140,8 @@ class RestProvider(HttpProvider):
             headers.append((self.settings.idempotency_header, key))
         if self._bytes_body:
             headers += envelope_headers(addressing, key)
+        if not self._hops_given:
+            headers.append((HOPS, str(count_hops(email.raw))))
         content = self._content(email, addressing, queue_id=queue_id, key=key)
         return request(self.settings.method, self._url, headers, content)
 

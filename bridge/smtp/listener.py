@@ -50,10 +50,10 @@ class Connections:
 
 
 class Listener:
-    """One bound address and the service behind it."""
+    """One bound address and the service behind it. `where`: the address, with the port that was in fact bound."""
 
     def __init__(self, address: str, service: Service) -> None:
-        self.address = address
+        self.address = self.where = address
         self.service = service
         self._bound: Bound | None = None
         self._servers: list[asyncio.Server | Arrivals] = []
@@ -61,6 +61,8 @@ class Listener:
     def bind(self, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ListenError."""
         self._bound = Bound(self.address, environ)
+        if self.address.endswith(":0"):
+            self.where = f"{self.address.removesuffix(':0')}:{self.port}"
 
     @property
     def port(self) -> int:

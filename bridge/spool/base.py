@@ -154,13 +154,15 @@ class NotedEvent:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
     """What came of an event. `known`: it had come before. `queue_id` and `address`: whom it is about, "" for nobody we know;
-    `status`: what the recipient is now, "" when the event changed nothing."""
+    `status`: what the recipient is now, "" when the event changed nothing; `reply`: what its sender is told then, if anything."""
 
     event: Event
+    provider: str = ""
     known: bool = False
     queue_id: str = ""
     address: str = ""
     status: str = ""
+    reply: Reply | None = None
     suppressed: bool = False
 
 
@@ -308,9 +310,16 @@ class Spool(Protocol):
         """Keep them and do what follows, in one transaction with the posts made of those that are new. Raises SpoolFull."""
 
     async def rejoin_events(
-        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+        self,
+        *,
+        since: float,
+        now: float,
+        note: Callable[[Event], NotedEvent],
+        limit: int = 500,
+        posts: Callable[[Sequence[Heard]], Sequence[Post]] = lambda heard: (),
     ) -> Sequence[Heard]:
-        """Those of no message, from `since` on, once more: the answer to a call may come later than its event."""
+        """Those of no message, from `since` on, once more: the answer to a call may come later than its event. `posts`: made of
+        those that have a message now, in the same transaction."""
 
     async def prune_events(self, *, now: float, limit: int = 500) -> int:
         """Forget up to `limit` of them that are older than the history; how many."""

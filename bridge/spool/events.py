@@ -100,10 +100,10 @@ def _take(db: sqlite3.Connection, one: Take, retention: Retention) -> Taken:
 def _hear(db: sqlite3.Connection, noted: NotedEvent, one: Take, finder: _Finder) -> Heard:
     event = noted.event
     if not db.execute(_NOTE, _row(one.provider, event, one.now)).rowcount:
-        return Heard(event=event, known=True)
+        return Heard(event=event, provider=one.provider, known=True)
     found = finder.find(one.provider, event)
     if found is None or found.running:  # looked at again by `rejoin`
-        return Heard(event=event)
+        return Heard(event=event, provider=one.provider)
     return _join(db, noted, one.provider, found, one.now)
 
 
@@ -178,14 +178,22 @@ def _join(db: sqlite3.Connection, noted: NotedEvent, provider: str, found: _Foun
     event = noted.event
     if event.kind in ("opened", "clicked") and db.execute(_LOOKS, (found.queue_id,)).fetchone()[0] >= MAX_LOOKS:
         db.execute("DELETE FROM provider_event WHERE provider = ? AND event_id = ?", (provider, clean(event.event_id)))
-        return Heard(event=event, known=True)
+        return Heard(event=event, provider=provider, known=True)
     db.execute(_JOIN, (found.queue_id, found.address, provider, clean(event.event_id)))
     insert(db, "event", EVENT, [told_row(found.queue_id, min(event.at or now, now), found.address, event, provider)])
     status = _change(db, noted, found) if found.theirs else ""
     suppressed = False
     if noted.suppression and found.theirs:
         (suppressed,) = memory.suppress(db, [memory.Suppress(found.address, noted.suppression, provider, now)])
-    return Heard(event=event, queue_id=found.queue_id, address=found.address, status=status, suppressed=suppressed)
+    return Heard(
+        event=event,
+        provider=provider,
+        queue_id=found.queue_id,
+        address=found.address,
+        status=status,
+        reply=noted.reply if status == "bounced" else None,
+        suppressed=suppressed,
+    )
 
 
 def _change(db: sqlite3.Connection, noted: NotedEvent, found: _Found) -> str:
@@ -213,6 +221,7 @@ class Rejoin:
     now: float
     limit: int
     note: Callable[[Event], NotedEvent]
+    posts: MakePosts
 
 
 _UNJOINED = """
@@ -232,6 +241,7 @@ def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
         found = finder.find(provider, event)
         if found and not found.running:
             heard.append(_join(db, one.note(event), provider, found, one.now))
+    memory.insert_posts(db, one.posts([h for h in heard if not h.known]))
     return Taken(tuple(heard), _settle(db, heard, one.now, retention))
 
 

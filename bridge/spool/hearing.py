@@ -8,12 +8,13 @@ from typing import Any
 
 from bridge.model import Event
 from bridge.spool import events as event_rows
-from bridge.spool.base import Heard, NotedEvent
-from bridge.spool.engine import ROW_BYTES, Engine, Parts
+from bridge.spool.base import Heard, NotedEvent, Result
+from bridge.spool.engine import ROW_BYTES, Parts
+from bridge.spool.numbers import Numbers
 from bridge.spool.writer import Operation
 
 
-class Hearing(Engine):
+class Hearing(Numbers):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._take_events = Operation("take_events", partial(event_rows.take, retention=parts.keep), grows=True)
@@ -37,13 +38,23 @@ class Hearing(Engine):
         return await self._heard(self._take_events, event_rows.Take(provider, events, now, posts), size)
 
     async def rejoin_events(
-        self, *, since: float, now: float, note: Callable[[Event], NotedEvent], limit: int = 500
+        self,
+        *,
+        since: float,
+        now: float,
+        note: Callable[[Event], NotedEvent],
+        limit: int = 500,
+        posts: event_rows.MakePosts = lambda heard: (),
     ) -> Sequence[Heard]:
-        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note))
+        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note, posts))
 
     async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:
         taken: event_rows.Taken = await self._writer.submit(operation, arg, size)
         self._discard(taken.files)
+        for one in taken.heard:
+            if one.status == "bounced":
+                late = Result(status="bounced", reply=one.reply, provider=one.provider)
+                self._tally.result(one.queue_id, one.address, late, at=arg.now, took_s=None)
         return taken.heard
 
     async def prune_events(self, *, now: float, limit: int = 500) -> int:

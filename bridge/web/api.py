@@ -24,7 +24,7 @@ from bridge.spool.base import Action, Search, SpoolError, SpoolFull, StoredBody
 from bridge.web import memory, numbers, operations
 from bridge.web.asked import json_of, number_of, search_of
 from bridge.web.context import Web
-from bridge.web.errors import Json, Problem
+from bridge.web.errors import Json, Problem, shown
 from bridge.web.guard import allowed, csrf_in_header
 from bridge.web.memory import Streamed
 
@@ -35,21 +35,27 @@ _PAGING = frozenset({"limit", "before", "after"})
 _EXPORT_PAGE = 50
 
 
+# By the names of their handlers.
+OPERATIONS = {
+    ("GET", "/messages"): "messages",
+    ("GET", "/messages/{queue_id}"): "message",
+    ("GET", "/messages/{queue_id}/raw"): "raw",
+    ("POST", "/messages/{action}"): "act",
+    ("GET", "/export"): "export",
+    ("GET", "/providers"): "providers",
+    ("GET", "/suppressions"): "suppressions",
+    ("POST", "/suppressions"): "suppress",
+    ("DELETE", "/suppressions/{address:path}"): "unsuppress",
+    ("GET", "/status"): "status",
+}
+
+
 def routes(web: Web) -> list[BaseRoute]:
     api = Api(web)
-    table = {
-        ("GET", "/messages"): api.messages,
-        ("GET", "/messages/{queue_id}"): api.message,
-        ("GET", "/messages/{queue_id}/raw"): api.raw,
-        ("POST", "/messages/{action}"): api.act,
-        ("GET", "/export"): api.export,
-        ("GET", "/providers"): api.providers,
-        ("GET", "/suppressions"): api.suppressions,
-        ("POST", "/suppressions"): api.suppress,
-        ("DELETE", "/suppressions/{address:path}"): api.unsuppress,
-        ("GET", "/status"): api.status,
-    }
-    return [Route(f"{PREFIX}{path}", _safely(work), methods=[method]) for (method, path), work in table.items()]
+    return [
+        Route(f"{PREFIX}{path}", _safely(getattr(api, name)), methods=[method])
+        for (method, path), name in OPERATIONS.items()
+    ]
 
 
 def _safely(work: Any) -> Any:
@@ -73,12 +79,12 @@ class Api:
     # --- messages
 
     async def messages(self, request: Request) -> Response:
-        """`q` words, `address`, `subject`, `id`, `status`, `provider`, `since`, `until`, all of what is given (see
-        `base.Search`); `limit` (50, at most 500); `before` and `after` a queue id ->
+        """`q` words, `address`, `subject`, `id`, `status`, `provider`, `since`, `until`, all of what is given;
+        `limit` (50, at most 500); `before` and `after` a queue id ->
         `{"messages": [...], "more": bool, "before": queue id}`, newest first.
 
         A search looks for a short time: with `more` there may be further ones, and `before` says where to go on, also when
-        nothing was found yet. `after` the newest that is shown: what is new."""
+        nothing was found yet. `after` the newest that is shown: what is new; with `before`, those in between."""
         allowed(self._web, request, "read")
         given = request.query_params
         page = await self._web.spool.search(
@@ -116,13 +122,13 @@ class Api:
         return row
 
     async def export(self, request: Request) -> Response:
-        """All messages of a search, newest first, one JSON object in a line (application/x-ndjson): as in the list, with `raw`,
-        its body in base64, or null."""
+        """All messages of a search between `after` and `before`, newest first, one JSON object in a line (application/x-ndjson):
+        as in the list, with `raw`, its body in base64, or null."""
         allowed(self._web, request, "read")
-        wanted = _search(request)
-        if set(request.query_params) & {"after", "limit"}:
+        wanted, given = _search(request), request.query_params
+        if "limit" in given:
             raise Problem(422, "An export is of everything", field="limit")
-        export = _Export(self._web, wanted, request.query_params.get("before", ""))
+        export = _Export(self._web, wanted, before=given.get("before", ""), after=given.get("after", ""))
         return Streamed(export.lines(), close=export.close, media_type="application/x-ndjson")
 
     async def act(self, request: Request) -> Response:
@@ -134,7 +140,7 @@ class Api:
         csrf_in_header(caller, request)
         action = request.path_params["action"]
         if action not in operations.ACTIONS:
-            raise Problem(404, f"There is no action {action}; there are {', '.join(operations.ACTIONS)}")
+            raise Problem(404, f"There is no action {shown(action)}; there are {', '.join(operations.ACTIONS)}")
         known = {"ids": list, "filter": dict, "before": str, "dry_run": bool, "provider": str, "force": bool}
         asked = await json_of(self._web, request, known)
         chosen = await self._chosen(asked)
@@ -172,12 +178,12 @@ class Api:
     # --- providers, status
 
     async def providers(self, request: Request) -> Response:
-        """`{"providers": [...]}`, each as in `numbers.providers`."""
+        """All of them -> `{"providers": [...]}`, each:"""
         allowed(self._web, request, "read")
         return Json({"providers": await numbers.providers(self._web)})
 
     async def status(self, request: Request) -> Response:
-        """As `numbers.status` has it."""
+        """Of this daemon -> an object:"""
         allowed(self._web, request, "read")
         return Json(await numbers.status(self._web))
 
@@ -215,14 +221,14 @@ class Api:
 class _Export:
     """One body at a time is open, and never all of it in memory."""
 
-    def __init__(self, web: Web, wanted: Search, before: str) -> None:
-        self._web, self._wanted, self._before = web, wanted, before
+    def __init__(self, web: Web, wanted: Search, *, before: str, after: str) -> None:
+        self._web, self._wanted, self._before, self._after = web, wanted, before, after
         self._close: Callable[[], None] | None = None
 
     async def lines(self) -> AsyncIterator[bytes]:
         spool, more, before = self._web.spool, True, self._before
         while more and not self._web.stopping:
-            page = await spool.search(self._wanted, limit=_EXPORT_PAGE, before=before)
+            page = await spool.search(self._wanted, limit=_EXPORT_PAGE, before=before, after=self._after)
             for row in page.rows:
                 async for piece in self._line(row):
                     yield piece

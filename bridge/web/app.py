@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bridge.web import api, docs, health, messages, metrics, send, webhooks
+from bridge.web.clients import Forwarded
 from bridge.web.context import Web
 from bridge.web.errors import Problem, http_response, problem_response
 from bridge.web.pages import app as pages
@@ -42,8 +43,11 @@ def make_app(web: Web) -> Starlette:
         routes=routes,
         exception_handlers={Problem: problem_response, HTTPException: http_response, Exception: _defect},
     )
+    app.state.web = web
     app.add_middleware(Bounds)
     app.add_middleware(metrics.Counted, routes=routes)
+    if web.proxies:
+        app.add_middleware(Forwarded, proxies=web.proxies)
     return app
 
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from bridge.spool.base import Search
 from bridge.web.context import Web
-from bridge.web.errors import Problem
+from bridge.web.errors import Problem, shown
 from bridge.web.guard import read_body
 from bridge.web.memory import while_read
 
@@ -32,7 +32,7 @@ def search_of(given: Mapping[str, Any], *, prefix: str = "") -> Search:
     for name, value in given.items():
         field = "text" if name == "q" else name
         if field not in SEARCHED or (name == "text"):
-            raise Problem(422, f"There is no {name} to search by", field=f"{prefix}{name}")
+            raise Problem(422, f"There is no {shown(name)} to search by", field=f"{prefix}{name}")
         if field in ("since", "until"):
             values[field] = time_of(value, f"{prefix}{name}")
         else:
@@ -86,7 +86,7 @@ async def json_of(web: Web, request: Request, known: Mapping[str, type]) -> dict
         raise Problem(400, "The body is not a JSON object")
     for name, value in given.items():
         if name not in known:
-            raise Problem(422, f"There is no member {name}; known are {', '.join(known)}", field=name)
+            raise Problem(422, f"There is no member {shown(name)}; known are {', '.join(known)}", field=name)
         if not isinstance(value, known[name]) or (known[name] is int and isinstance(value, bool)):
             raise Problem(422, f"{name} is not a {_NAMES[known[name]]}", field=name)
     return given

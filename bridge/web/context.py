@@ -17,6 +17,7 @@ from bridge.model import Answer
 from bridge.providers.events.base import Fetch, Hook
 from bridge.reply import Reply
 from bridge.spool.base import Store
+from bridge.web.clients import Network
 from bridge.web.keys import Keys
 from bridge.web.visits import Visits
 
@@ -25,9 +26,9 @@ Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
 
 
 class Listening(Protocol):
-    """A listener of mail."""
+    """A listener of mail. `where`: its address, with the port that was in fact bound."""
 
-    address: str
+    where: str
 
     @property
     def up(self) -> bool: ...
@@ -70,6 +71,7 @@ class Web:
     """`begin`: where the content of a message goes, raises `budget.Exhausted`. `hold`: as
     `MemoryBudget.hold`, for what a request holds. `check_recipient`: (user, listener, sender,
     recipient) -> the reply that refuses it. `operator_was_here`: the queue was changed. `loopback`: nobody else can connect.
+    `proxies`: whose word is taken for who the client is. `bodies`: the time-outs of those that are being read.
     """
 
     clock: Clock
@@ -90,6 +92,14 @@ class Web:
     stopping: bool = False
     webhooks: Webhooks | None = None
     visits: Visits = field(default_factory=Visits)
+    proxies: Sequence[Network] = ()
+    bodies: set[asyncio.Timeout] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """No request is begun any more, and of who still sends his nothing more is waited for."""
+        self.stopping = True
+        for body in self.bodies:
+            body.reschedule(0.0)
 
     @property
     def open(self) -> bool:

@@ -26,8 +26,17 @@ CODES = {
 }
 
 
+MAX_SHOWN = 100  # characters of what a client sent, told back to it
+MAX_FIELD, MAX_MESSAGE = 200, 1000
+
+
+def shown(text: str, most: int = MAX_SHOWN) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 class Problem(Exception):
-    """An answer that is an error. `field`: which one of the request, as it is written there (`attachments[0].content`)."""
+    """An answer that is an error. `field`: which one of the request, as it is written there (`attachments[0].content`).
+    What a client sent is told back as `shown`; both are bounded whatever they say."""
 
     def __init__(
         self, status: int, message: str, *, code: str = "", field: str = "", headers: Mapping[str, str] | None = None
@@ -35,8 +44,8 @@ class Problem(Exception):
         super().__init__(message)
         self.status = status
         self.code = code or CODES.get(status, "error")
-        self.message = message
-        self.field = field
+        self.message = shown(message, MAX_MESSAGE)
+        self.field = shown(field, MAX_FIELD)
         self.headers = dict(headers or {})
 
 

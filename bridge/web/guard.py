@@ -5,11 +5,13 @@ machine where there are no keys, who may look.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
+from bridge.web.clients import read_address
 from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.keys import Key, Scope
@@ -19,6 +21,7 @@ CSRF_HEADER = "x-csrf-token"
 _SAFE = frozenset({"GET", "HEAD"})
 _OURS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 BODY_S = 60.0  # seconds that a body may take
+RETRY_S = 30  # until the next daemon is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def caller_of(web: Web, request: Request) -> Caller | None:
     visit = web.visits.find(token, web.clock.now()) if token else None
     if visit and (key := web.keys.named(visit.key)) and key.key_hash == visit.key_hash:
         return Caller(key, visit)
-    return Caller() if web.open and is_local_name(request) else None
+    return Caller() if web.open and is_local_name(request) and _is_near(request) else None
 
 
 def allowed(web: Web, request: Request, scope: Scope) -> Caller:
@@ -80,6 +83,12 @@ def is_local_name(request: Request) -> bool:
     return host.removesuffix(f":{_port(host)}") in _OURS
 
 
+def _is_near(request: Request) -> bool:
+    """Else a proxy on this machine has said for whom it asks."""
+    address = read_address(request.client.host) if request.client else None
+    return address is None or address.is_loopback
+
+
 def _port(host: str) -> str:
     end = host.rpartition(":")[2]
     return end if end.isdigit() else ""
@@ -90,10 +99,11 @@ async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool]
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise Problem(413, f"The body is larger than {limit} octets")
+    web: Web = request.app.state.web
     pieces: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_S):
+        async with _in_time(web):
             async for piece in request.stream():
                 size += len(piece)
                 if size > limit:
@@ -104,5 +114,21 @@ async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool]
     except ClientDisconnect:
         raise Problem(400, "The body ended too early") from None
     except TimeoutError:
+        if web.stopping:
+            raise stopping() from None
         raise Problem(408, "The body came too slowly", code="timeout") from None
     return b"".join(pieces)
+
+
+@contextlib.asynccontextmanager
+async def _in_time(web: Web) -> AsyncIterator[None]:
+    async with asyncio.timeout(BODY_S) as timeout:
+        web.bodies.add(timeout)
+        try:
+            yield
+        finally:
+            web.bodies.discard(timeout)
+
+
+def stopping() -> Problem:
+    return Problem(503, "It is stopping", headers={"Retry-After": str(RETRY_S)})

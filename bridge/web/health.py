@@ -36,7 +36,7 @@ def _daemon(web: Web) -> Check:
 
 
 def _listeners(web: Web) -> Check:
-    down = [listener.address for listener in web.listeners if not listener.up]
+    down = [listener.where for listener in web.listeners if not listener.up]
     return not down, f"not listening on {', '.join(down)}" if down else ""
 
 

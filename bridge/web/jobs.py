@@ -21,7 +21,8 @@ MESSAGES = "messages"
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """One message of a request. `where`: before its fields, as in `messages[3].`; `paid`: it is counted already."""
+    """One message of a request. `where`: before its fields, as in `messages[3].`; `paid`: it is counted already.
+    `hops`: that it took before it came here."""
 
     key: Key
     origin: Origin
@@ -31,6 +32,7 @@ class Job:
     where: str = ""
     idempotency_key: str = ""
     paid: bool = False
+    hops: int = 0
 
 
 def one(value: Any, max_recipients: int) -> list[Job]:

@@ -79,6 +79,11 @@ class Keys:
     def named(self, name: str) -> Key | None:
         return next((key for key in self._keys if key.name == name), None)
 
+    def wait(self, key: Key, number: int = 1) -> float:
+        """Seconds until so many messages may come; 0.0 for now."""
+        window = self._windows.get(key.name)
+        return window.wait(self._clock(), number) if window else 0.0
+
     def take(self, key: Key, number: int = 1) -> float:
         """0.0 when so many messages may come now, and then they are counted; else the seconds to wait."""
         window = self._windows.get(key.name)

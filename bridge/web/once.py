@@ -39,6 +39,9 @@ class Said:
         return self.status < 300
 
 
+Work = Callable[[str], Awaitable[Said]]
+
+
 def scoped(owner: str, key: str) -> bytes:
     """Keys of one owner say nothing about those of another."""
     return hashlib.sha256(f"{owner}\0{key}".encode()).digest()
@@ -53,18 +56,21 @@ class Once:
         self._new_queue_id = new_queue_id
         self._running: dict[bytes, tuple[bytes, asyncio.Task[Said]]] = {}
 
-    async def run(self, key: bytes, body: bytes, work: Callable[[str], Awaitable[Said]], *, field: str) -> Said:
-        """`work` gets the queue id. `field`: where the key stood. Raises Problem, SpoolError, SpoolFull."""
+    async def run(
+        self, key: bytes, body: bytes, work: Work, *, field: str, admit: Callable[[], None] = lambda: None
+    ) -> Said:
+        """`work` gets the queue id. `field`: where the key stood. `admit` raises Problem for what is not even to be noted.
+        Raises Problem, SpoolError, SpoolFull."""
         if key in self._running:
             first, task = self._running[key]
             _same(first, body, field)
             return replace(await asyncio.shield(task), again=True)
-        task = asyncio.create_task(self._run(key, body, work, field))
+        task = asyncio.create_task(self._run(key, body, work, field, admit))
         self._running[key] = (body, task)
         task.add_done_callback(lambda _: self._running.pop(key))
         return await asyncio.shield(task)  # who hangs up ends nothing
 
-    async def _run(self, key: bytes, body: bytes, work: Callable[[str], Awaitable[Said]], field: str) -> Said:
+    async def _run(self, key: bytes, body: bytes, work: Work, field: str, admit: Callable[[], None]) -> Said:
         known = await self._spool.find_request(key, since=self._clock.now() - KEPT_S)
         if known:
             _same(known.body, body, field)
@@ -72,6 +78,7 @@ class Once:
                 return Said(known.status, orjson.loads(known.answer), again=True)
             if found := await self._spool.show(known.queue_id):  # a crash came between
                 return await self._keep(known, replace(found_said(found), again=True))
+        admit()
         asked = known or Asked(key, body, self._new_queue_id())
         if not known:
             await self._spool.note_request(asked, now=self._clock.now())

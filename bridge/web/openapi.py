@@ -1,10 +1,12 @@
-"""What the REST door is, as an OpenAPI document (https://spec.openapis.org/oas/v3.1.1), with examples."""
+"""What the REST door and `/api/v1` (`openapi_api.py`) are, as an OpenAPI document (https://spec.openapis.org/oas/v3.1.1), with
+examples."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from bridge import __version__
+from bridge.web import openapi_api
 from bridge.web.jobs import MOST
 from bridge.web.order import MAX_KEY, MAX_SUBJECT
 
@@ -108,12 +110,19 @@ def _addresses(description: str) -> Schema:
     }
 
 
+_LINE = r"^[^\u0000-\u001f\u007f]*$"
+
+
 def _schemas() -> Schema:
-    line = r"^[^\u0000-\u001f\u007f]*$"
+    """By name."""
+    return {**_asked(), **_taken(), **_told(), "Became": _became()}
+
+
+def _asked() -> Schema:
     message = {
         "to": _addresses("Who gets it."),
         "from": _text("Who sends it: one address, which the key may send as.", minLength=1),
-        "subject": _text("One line.", maxLength=MAX_SUBJECT, pattern=line),
+        "subject": _text("One line.", maxLength=MAX_SUBJECT, pattern=_LINE),
         "body": _text("The text of the mail. May be left out when there is html."),
         "html": _text("The same as HTML."),
         "cc": _addresses("Who gets a copy."),
@@ -123,7 +132,7 @@ def _schemas() -> Schema:
             "type": "object",
             "description": "Further header fields, by name: a line of text, or a list of them.",
             "additionalProperties": {
-                "oneOf": [_text("", pattern=line), {"type": "array", "items": _text("", pattern=line)}]
+                "oneOf": [_text("", pattern=_LINE), {"type": "array", "items": _text("", pattern=_LINE)}]
             },
         },
         "attachments": {"type": "array", "description": "Files.", "items": _ref("Attachment")},
@@ -141,18 +150,27 @@ def _schemas() -> Schema:
         ),
         "Attachment": _object(
             {
-                "filename": _text("Its name.", maxLength=255, pattern=line),
+                "filename": _text("Its name.", maxLength=255, pattern=_LINE),
                 "content_type": _text("Its type; told from the name when left out.", examples=["application/pdf"]),
                 "content": _text("What it holds, in base64.", contentEncoding="base64"),
                 "content_id": _text('By this the HTML shows it, as in <img src="cid:logo">.', maxLength=250),
             },
             "content",
         ),
+    }  # fmt: skip
+
+
+def _taken() -> Schema:
+    return {
         "Taken": _object(
             {
                 "id": _text("By this it is asked for at /messages/{id}."),
                 "status": {"type": "string", "enum": ["sent", "queued"]},
-                "recipients": {"type": "array", "items": _ref("Recipient"), "description": "When they did not fare alike."},
+                "recipients": {
+                    "type": "array",
+                    "items": _ref("Recipient"),
+                    "description": "When they did not fare alike.",
+                },
             },
             "id",
             "status",
@@ -164,7 +182,10 @@ def _schemas() -> Schema:
         "Result": {
             "type": "object",
             "properties": {
-                "code": {"type": "integer", "description": "The status that this message alone would have been answered."},
+                "code": {
+                    "type": "integer",
+                    "description": "The status that this message alone would have been answered.",
+                },
                 "id": _text("Of one that was taken."),
                 "status": {"type": "string", "enum": ["sent", "queued"]},
                 "error": _ref("Fault"),
@@ -172,6 +193,12 @@ def _schemas() -> Schema:
             },
             "required": ["code"],
         },
+    }
+
+
+def _told() -> Schema:
+    """Of a recipient, and of what went wrong."""
+    return {
         "Recipient": _object(
             {
                 "address": _text(""),
@@ -194,7 +221,6 @@ def _schemas() -> Schema:
         "Error": _object(
             {"error": _ref("Fault"), "recipients": {"type": "array", "items": _ref("Recipient")}}, "error"
         ),
-        "Became": _became(),
     }  # fmt: skip
 
 
@@ -342,7 +368,7 @@ def document() -> Schema:
             "description": "Send mail with four fields of JSON. Every error says in which field it is:"
             ' `{"error": {"code", "message", "field"}}`.',
         },
-        "paths": {"/send-email": {"post": send}, "/messages/{id}": {"get": show}},
+        "paths": {"/send-email": {"post": send}, "/messages/{id}": {"get": show}, **openapi_api.paths(_error)},
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {

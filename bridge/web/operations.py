@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from bridge.spool.base import Action, Forecast, Search
 from bridge.web.context import Web
-from bridge.web.errors import Problem
+from bridge.web.errors import Problem, shown
 
 ACTIONS: tuple[Action, ...] = get_args(Action)
 MAX_IDS = 10_000  # messages in one request
@@ -61,7 +61,7 @@ def _check(web: Web, action: Action, provider: str) -> None:
         raise Problem(422, "Only a retry goes through a provider that is named", field="provider")
     if provider and web.dispatchers.named(provider) is None:
         names = ", ".join(one.provider.name for one in web.dispatchers.all)
-        raise Problem(422, f"There is no provider {provider}; there are {names}", field="provider")
+        raise Problem(422, f"There is no provider {shown(provider)}; there are {names}", field="provider")
 
 
 def as_json(found: Forecast) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bridge.mime.params import MAX_FILENAME, TOKEN, parse_value
 from bridge.mime.strict import BadAddress, read_addresses
 from bridge.mime.write import MESSAGE, Draft, File, can_be_message
 from bridge.model import Mailbox, same_recipient_key
-from bridge.web.errors import Problem
+from bridge.web.errors import Problem, shown
 
 FIELDS = ("to", "from", "subject", "body", "html", "cc", "bcc", "reply_to", "headers", "attachments")
 FILE_FIELDS = ("filename", "content_type", "content", "content_id")
@@ -36,7 +36,17 @@ _OTHER_NAMES = {
 }  # fmt: skip
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,76}")
 _OWN_FIELD = {"from": "from", "to": "to", "cc": "cc", "bcc": "bcc", "subject": "subject", "reply-to": "reply_to"}
-_NOT_GIVEN = ("content-", "resent-", "mime-version", "received", "return-path", "date", "sender", "dkim-signature")
+_NOT_GIVEN = (
+    "content-",
+    "resent-",
+    "mime-version",
+    "received",
+    "return-path",
+    "date",
+    "sender",
+    "dkim-signature",
+    "x-bridge-hops",
+)
 _NOT_A_LETTER = re.compile(r"[^a-z]")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,200}@[!-;=?-~]{1,200}>")
 _CONTENT_ID = re.compile(r"[!-;=?-~]{1,250}")
@@ -284,7 +294,7 @@ def _type(value: Any, field: str) -> str:
     if not (text.isascii() and TOKEN.fullmatch(kind) and TOKEN.fullmatch(subtype)):
         raise Problem(400, "is not a content type, as in application/pdf", field=field)
     if kind == "multipart" or (kind == "message" and given.value != MESSAGE):
-        raise Problem(400, f"{given.value} is not the type of a file", field=field)
+        raise Problem(400, f"{shown(given.value)} is not the type of a file", field=field)
     if not all(TOKEN.fullmatch(name) and "*" not in name for name in given.params):
         raise Problem(400, "has a parameter that is none", field=field)
     return text

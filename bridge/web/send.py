@@ -11,6 +11,7 @@ import math
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,12 +21,13 @@ from starlette.routing import BaseRoute, Route
 
 from bridge.budget import Exhausted, Hold
 from bridge.content import Content, NoRoom
+from bridge.mime.trace import HOPS
 from bridge.mime.write import Draft, write
-from bridge.model import Envelope, Origin, Peer, matches
+from bridge.model import Answer, Envelope, Origin, Peer, matches
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.web import guard, replies
 from bridge.web.context import Web
-from bridge.web.errors import Json, Problem
+from bridge.web.errors import Json, Problem, shown
 from bridge.web.jobs import MESSAGES, Job, check_type, one, parsed, several
 from bridge.web.keys import Key
 from bridge.web.once import HEADER, Once, Said, scoped
@@ -41,6 +43,7 @@ COST = (
 MAX_VALUES = 1_000_000  # in the JSON of a request, commas in its texts among them
 SHORT = 64 * 1024  # octets of a request that is read at once; a longer one in a thread
 BLOCK = 64 * 1024
+MAX_HOPS_DIGITS = 5
 
 
 def owner(key: Key) -> str:
@@ -62,9 +65,10 @@ class Door:
         guard.csrf_in_header(caller, request)
         assert caller.key  # nobody may send without
         if self._web.stopping:
-            raise _later("It is stopping")
+            raise guard.stopping()
         check_type(request)
         header = read_key(request.headers[HEADER], HEADER) if HEADER in request.headers else ""
+        hops = _hops(request)
         origin = Origin(client=_client(request), user=owner(caller.key), protocol="HTTP")
         peer = Peer()
         async with self._body(request) as (value, hold):
@@ -76,7 +80,7 @@ class Door:
                 raise
             del value
             for number, job in enumerate(jobs):
-                job.key, job.origin, job.peer = caller.key, origin, peer
+                job.key, job.origin, job.peer, job.hops = caller.key, origin, peer, hops
                 own = job.order.key if job.order else ""
                 job.idempotency_key = own or (f"{header}\0{number}" if header and many else header)
             async with _watched(request, peer):
@@ -117,6 +121,8 @@ class Door:
             # each is a hundred octets, and none lets the loop go on
             raise Problem(413, f"The request has more than {MAX_VALUES} values")
         value, wide = _measured(body) if len(body) <= SHORT else await asyncio.to_thread(_measured, body)
+        if self._web.stopping:
+            raise guard.stopping()
         hold.resize(hold.octets + wide)
         return value
 
@@ -180,7 +186,7 @@ class Door:
         if job.peer.gone and not job.idempotency_key:
             raise _later("The client has gone")
         if not any(matches(pattern, order.sender) for pattern in job.key.senders):
-            raise Problem(403, f"The key {job.key.name} may not send as {order.sender}", field="from")
+            raise Problem(403, f"The key {job.key.name} may not send as {shown(order.sender)}", field="from")
         if not job.idempotency_key:
             return await self._send(job, order, self._web.new_queue_id(), written)
         # Who sends a key comes again for the answer, so the message is taken also when it has hung up.
@@ -190,6 +196,7 @@ class Door:
             order.digest,
             lambda queue_id: self._send(job, order, queue_id, written),
             field="idempotency_key" if order.key else HEADER,
+            admit=lambda: None if job.paid else self._admit(job.key),
         )
 
     async def _send(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
@@ -215,6 +222,8 @@ class Door:
             content = await self._web.begin()
             draft, order.draft = order.draft, None
             assert draft
+            if job.hops:
+                draft = replace(draft, headers=((HOPS, str(job.hops)), *draft.headers))
             await self._write(draft, content)
             del draft
             written()
@@ -225,7 +234,8 @@ class Door:
             )
             task = self._web.submit(envelope, content, origin=job.origin, peer=job.peer, queue_id=queue_id)
             content = None  # it is the submission's
-            said = replies.said(await asyncio.shield(task), queue_id, _placed(order.recipients, job.where))
+            answer = await _answered(task)
+            said = replies.said(answer, queue_id, _placed(order.recipients, job.where))
             taken = said.promised
             return said
         except (Exhausted, NoRoom):
@@ -245,7 +255,11 @@ class Door:
 
     def _pay(self, key: Key, number: int) -> None:
         if wait := self._web.keys.take(key, number):
-            raise Problem(429, f"The key {key.name} has sent as many as it may for now", headers=_after(wait))
+            raise _too_many(key, wait)
+
+    def _admit(self, key: Key) -> None:
+        if wait := self._web.keys.wait(key):
+            raise _too_many(key, wait)
 
 
 def _measured(body: bytes) -> tuple[Any, int]:
@@ -304,6 +318,28 @@ def _blocks(pieces: Iterable[bytes]) -> Iterable[bytes]:
 
 def _after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(math.ceil(seconds), 1))}
+
+
+def _too_many(key: Key, wait: float) -> Problem:
+    return Problem(429, f"The key {key.name} has sent as many as it may for now", headers=_after(wait))
+
+
+def _hops(request: Request) -> int:
+    """Of a message that another bridge sends (`providers/rest.py`)."""
+    told = request.headers.get(HOPS, "0")
+    if not (told.isascii() and told.isdigit() and len(told) <= MAX_HOPS_DIGITS):
+        raise Problem(400, "must be a number", field=HOPS)
+    return int(told)
+
+
+async def _answered(task: asyncio.Task[Answer]) -> Answer:
+    """A shutdown that takes too long cuts it off: nothing was promised then."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise guard.stopping() from None
+        raise
 
 
 def _later(text: str) -> Problem:

@@ -37,11 +37,13 @@ def routes(web: Web) -> list[BaseRoute]:
         place = _place(web, request.path_params["provider"])
         if request.method == "HEAD":  # Mandrill looks whether anybody is there
             return Response()
+        if request.method == "OPTIONS":
+            return _consent(web, place, request)
         if web.stopping:
             raise Problem(503, "Stopping", headers=_AGAIN)
         return await _receive(web, place, request)
 
-    return [Route("/webhooks/{provider}", handle, methods=["POST", "HEAD"])]
+    return [Route("/webhooks/{provider}", handle, methods=["POST", "HEAD", "OPTIONS"])]
 
 
 def _place(web: Web, word: str) -> Place:
@@ -57,9 +59,7 @@ def _place(web: Web, word: str) -> Place:
 async def _receive(web: Web, place: Place, request: Request) -> Response:
     assert web.webhooks
     assert place.hook
-    call = Call(
-        url=str(request.url), headers=dict(request.headers), query=dict(request.query_params), now=web.clock.now()
-    )
+    call = _call(web, request)
     try:
         if place.hook.early:
             place.hook.verify(call)
@@ -67,14 +67,31 @@ async def _receive(web: Web, place: Place, request: Request) -> Response:
             call = replace(call, body=body, now=web.clock.now())
             return await _keep(web, place, await place.hook.receive(call, web.webhooks.fetch))
     except Forged as error:
-        _refused(place, request, "forged", error)
-        raise Problem(401, "The signature or the secret is not the right one, or too old", headers=_LOGIN) from None
+        raise _forged(place, request, error) from None
     except Malformed as error:
         _refused(place, request, "malformed", error)
         raise Problem(400, f"Cannot be read: {error}") from None
     except Unverified as error:
         _refused(place, request, "unverified", error)
         raise Problem(503, "Cannot be verified now", headers=_AGAIN) from None
+
+
+def _call(web: Web, request: Request) -> Call:
+    return Call(
+        url=str(request.url), headers=dict(request.headers), query=dict(request.query_params), now=web.clock.now()
+    )
+
+
+def _consent(web: Web, place: Place, request: Request) -> Response:
+    """Whether the provider may send its events here."""
+    assert place.hook
+    try:
+        headers = place.hook.consent(_call(web, request))
+    except Forged as error:
+        raise _forged(place, request, error) from None
+    if headers is None:
+        raise Problem(405, "Events come by POST", headers={"Allow": "POST"})
+    return Response(headers={**headers, "Allow": "POST"})
 
 
 @contextlib.asynccontextmanager
@@ -119,6 +136,11 @@ async def _keep(web: Web, place: Place, received: Received) -> Response:
             "ignored": received.ignored,
         }
     )
+
+
+def _forged(place: Place, request: Request, error: Forged) -> Problem:
+    _refused(place, request, "forged", error)
+    return Problem(401, "The signature or the secret is not the right one, or too old", headers=_LOGIN)
 
 
 def _refused(place: Place, request: Request, why: str, error: Exception) -> None:

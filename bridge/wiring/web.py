@@ -49,12 +49,8 @@ def rules(settings: Settings, listeners: Sequence[Listener] = ()) -> Rules:
 
 def _addresses(settings: Settings, listeners: Sequence[Listener]) -> tuple[str, ...]:
     """With the port that the system chose where the settings left it to it."""
-    found = [str(listener.address) for listener in settings.smtp.listener]
-    ports = [listener.port for listener in listeners] or [0] * len(found)
-    return tuple(
-        f"{text.removesuffix(':0')}:{port}" if text.endswith(":0") else text
-        for text, port in zip(found, ports, strict=False)
-    )
+    bound = tuple(listener.where for listener in listeners)
+    return bound or tuple(str(listener.address) for listener in settings.smtp.listener)
 
 
 def loopback(settings: Settings) -> bool:

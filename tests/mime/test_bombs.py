@@ -10,7 +10,7 @@ import pytest
 
 from bridge.mime.parse import parse, strip_bcc, summary
 from bridge.mime.structure import parse_structure
-from bridge.mime.trace import count_received, normalize_newlines, stamp
+from bridge.mime.trace import count_hops, normalize_newlines, stamp
 from tests.mime.samples import BOMBS, attached, mail, multipart, part, whole
 
 pytestmark = pytest.mark.serial
@@ -36,7 +36,7 @@ def test_a_bomb_is_stamped_and_listed_in_bounded_time(name: str) -> None:
     raw = BOMBS[name]
 
     def handle() -> None:
-        count_received(raw)
+        count_hops(raw)
         strip_bcc(normalize_newlines(stamp(raw, received="Received: from a by b; date", date="d", message_id="m")))
         summary(raw)
 

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from bridge.mime.fields import header_exceeds, strip_bcc, summary
 from bridge.mime.parse import parse
-from bridge.mime.trace import count_received, has_bare_newline, normalize_newlines, received_field, rfc5322_date, stamp
+from bridge.mime.trace import (
+    count_hops,
+    has_bare_newline,
+    hops_told,
+    normalize_newlines,
+    received_field,
+    rfc5322_date,
+    stamp,
+)
 from bridge.model import Origin
 from tests.mime.samples import mail
 
@@ -48,7 +56,7 @@ def test_stamp_never_changes_the_body(raw: bytes) -> None:
     stamped = stamp(raw, **ADDED)
 
     assert parse(stamped).text == parse(raw).text
-    assert count_received(stamped) == count_received(raw) + 1
+    assert count_hops(stamped) == count_hops(raw) + 1
 
 
 def test_stamp_lets_no_line_break_of_its_own_arguments_through() -> None:
@@ -63,8 +71,8 @@ def test_received_is_counted_in_the_top_header_only() -> None:
         "Received: one", "RECEIVED : two", "X-Received: no", "X: a\r\n Received: folded", body=b"Received: body\r\n"
     )
 
-    assert count_received(raw) == 2
-    assert count_received(b"") == 0
+    assert count_hops(raw) == 2
+    assert count_hops(b"") == 0
 
 
 def test_received_says_who_sent_what_how_and_when() -> None:
@@ -216,3 +224,13 @@ def test_a_header_is_too_large_by_its_own_length_alone() -> None:
     assert not header_exceeds(field * 10 + b"\r\n" + b"body " * 1000, 1000)
     assert not header_exceeds(b"no header at all " * 1000, 1000)
     assert not header_exceeds(b"", 1000)
+
+
+def test_hops_before_http_are_counted_with_those_after() -> None:
+    raw = mail(
+        "Received: one", "X-Bridge-Hops: 7", "received: two", "X-Bridge-Hops-Not: 9", body=b"X-Bridge-Hops: 5\r\n"
+    )
+
+    assert (count_hops(raw), hops_told(raw)) == (9, True)
+    assert (count_hops(mail("X-Bridge-Hops: x")), hops_told(mail("Received: one"))) == (0, False)
+    assert parse(raw).headers == (("X-Bridge-Hops-Not", "9"),)

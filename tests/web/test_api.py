@@ -93,6 +93,22 @@ async def test_messages_are_listed_and_searched_newest_first_in_pages(site: Site
     assert [row["queue_id"] for row in failed["messages"]] == ids[4::-2]
 
 
+async def test_what_is_new_is_walked_in_pages_between_two_bounds(site: Site) -> None:
+    ids = [await put(site.daemon, f"mail {n}", {ANN: SENT}) for n in range(7)]
+    found: list[str] = []
+    before, more = "", True
+    while more:
+        page = (await site.get("/messages", after=ids[1], before=before, limit="2")).json()
+        found += [row["queue_id"] for row in page["messages"]]
+        before, more = page["before"], page["more"]
+    between = (await site.get("/messages", after=ids[1], before=ids[4])).json()
+    exported = [json.loads(line)["queue_id"] for line in (await site.get("/export", after=ids[4])).text.splitlines()]
+
+    assert found == ids[:1:-1]
+    assert [row["queue_id"] for row in between["messages"]] == [ids[3], ids[2]]
+    assert exported == ids[:4:-1]
+
+
 async def test_times_are_given_as_seconds_or_as_dates(site: Site) -> None:
     queue_id = await put(site.daemon, "one", {ANN: SENT})
     came = time_of(queue_id)

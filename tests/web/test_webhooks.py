@@ -44,7 +44,7 @@ WANTED: Mapping[str, Mapping[str, str]] = {
     "postal": {"WEBHOOK_KEY": signing.public(signing.rsa_key())},
     "ses": {"WEBHOOK_TOPIC": TOPIC},
     "resend": {"WEBHOOK_SECRET": WHSEC},
-    "ahasend": {"WEBHOOK_SECRET": WHSEC},
+    "ahasend": {"WEBHOOK_SECRET": signing.AHA},
     "mandrill": {"WEBHOOK_SECRET": SECRET, "WEBHOOK_URL": URL},
 }
 
@@ -252,6 +252,41 @@ async def test_the_failure_of_a_report_of_ours_causes_no_other(bridge: Any) -> N
     assert counts(await running.told(orjson.loads(told))) == (1, 0, 0)
     await eventually(lambda: _is(running, {BOB: "bounced", "ann@example.com": "bounced"}))
     await eventually(lambda: _settled(running))
+
+
+async def test_one_that_finds_its_message_later_is_told_once_more_with_its_id(bridge: Any) -> None:
+    async with Receiver(200) as receiver:
+        running = await bridge("postmark", SMTP_BRIDGE_EVENTS__WEBHOOK=receiver.url)
+        await running.told(samples.hard_bounce("postmark"))
+        now = running.daemon.clock.now()
+        mail = replace(message(BOB), created_at=now, expires_at=now + 1000)
+        result = Result(status="sent", provider="postmark", provider_message_id=samples.ID)
+        await running.daemon.spool.put_history(mail, {BOB: result}, durable=True)
+        await running.daemon.housekeeping.house()
+        await running.daemon.housekeeping.house()
+        await eventually(lambda: len(receiver.requests) == 2)
+
+    told = [orjson.loads(body)["data"] for _, body in receiver.requests]
+    assert [one["provider"] for one in told] == ["postmark", "postmark"]
+    (first,), (second,) = (one["events"] for one in told)
+    assert (first["queue_id"], first["status"]) == (None, None)
+    assert (second["queue_id"], second["status"], second["suppressed"]) == (mail.queue_id, "bounced", True)
+    assert first["id"] == second["id"]
+
+
+async def test_a_late_bounce_is_counted(bridge: Any) -> None:
+    running = await bridge("postmark")
+    queue_id = await running.sent()
+    before = metrics.bounced.values.get(("postmark",), 0)
+    await running.bounce()
+    await running.bounce()  # told again
+    numbers = await running.daemon.spool.numbers(now=running.daemon.clock.now())
+
+    assert metrics.bounced.values[("postmark",)] == before + 1
+    assert sum(minute["bounced"] for minute in numbers["minutes"]) == 1
+    (error,) = numbers["errors"]
+    assert (error["queue_id"], error["address"], error["provider"]) == (queue_id, BOB, "postmark")
+    assert (error["status"], error["enhanced"]) == ("bounced", "5.1.1")
     assert len(await running.daemon.spool.list_messages()) == 2
 
 
@@ -462,6 +497,33 @@ async def test_event_grid_gets_its_answer(bridge: Any) -> None:
     asked = [{"eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "data": {"validationCode": "C-1"}}]
 
     assert (await running.told(asked)).json() == {"validationResponse": "C-1"}
+
+
+async def test_event_grid_may_send_its_events_as_cloud_events(bridge: Any) -> None:
+    """https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md section 4"""
+    running = await bridge("azure")
+    asked = {"WebHook-Request-Origin": "eventgrid.azure.net", "WebHook-Request-Rate": "120"}
+    answer = await running.http.options(f"/webhooks/azure?secret={SECRET}", headers=asked)
+    queue_id = await running.sent()
+    (told,) = await running.about(samples.told("azure", "delivered"))
+    told = {"specversion": "1.0", "type": told.pop("eventType"), "time": "2026-11-24T20:15:00Z", **told}
+
+    assert (answer.status_code, answer.headers["webhook-allowed-origin"]) == (200, "eventgrid.azure.net")
+    assert answer.headers["webhook-allowed-rate"] == "*"
+    assert (await running.http.options("/webhooks/azure?secret=other", headers=asked)).status_code == 401
+    assert (await running.http.options(f"/webhooks/azure?secret={SECRET}")).status_code == 405
+    assert counts(await running.told(told)) == (1, 0, 0)
+    assert (await running.events(queue_id))[-1] == "delivered"
+
+
+async def test_others_do_not_ask_first(bridge: Any) -> None:
+    running = await bridge("postmark")
+    answer = await running.http.options(
+        f"/webhooks/postmark?secret={SECRET}", headers={"WebHook-Request-Origin": "eventgrid.azure.net"}
+    )
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert "webhook-allowed-origin" not in answer.headers
 
 
 # --- to the operator's own address

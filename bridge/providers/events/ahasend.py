@@ -1,4 +1,8 @@
-"""https://ahasend.com/docs/webhooks/introduction"""
+"""https://ahasend.com/docs/webhooks/introduction
+
+The names of the fields and the use of the secret: the provider's own SDK, github.com/AhaSend/ahasend-ts, with bodies that were
+captured (contracts/webhooks, docs/security-and-webhooks.md; read 2026-11). Which classes of bounces there are is unverified.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridge.model import Event, EventKind
-from bridge.providers.events.base import (
-    Call,
-    Hook,
-    HookSettings,
-    Received,
-    collect,
-    first_text,
-    id_at,
-    json_body,
-    make_event,
-    text_at,
-)
-from bridge.providers.events.signatures import check_standard, standard_key
+from bridge.providers.events.base import first_text, id_at, make_event, text_at
+from bridge.providers.events.signatures import standard_key
+from bridge.providers.events.standard import StandardHook
 
 _KINDS: dict[str, EventKind] = {
     "message.reception": "sent",
@@ -30,26 +24,19 @@ _KINDS: dict[str, EventKind] = {
     "message.opened": "opened",
     "message.clicked": "clicked",
 }
+# A class that says something else (spam, policy) says nothing about the address.
+_OF_THE_ADDRESS = frozenset({"", "uncategorized", "invalidrecipient", "inactivemailbox", "baddomain"})
+_ATTEMPT = "/data/delivery_attempt"
 
 
-class AhasendHook(Hook):
-    """Signed as Standard Webhooks; the names of the fields are unverified."""
+class AhasendHook(StandardHook):
+    """Signed as Standard Webhooks, but the key is the secret as it is written, `aha-whsec-...`, and no base64."""
 
-    def __init__(self, settings: HookSettings) -> None:
-        super().__init__(settings)
-        standard_key(settings.secret)
+    @staticmethod
+    def key_of(secret: str) -> bytes:
+        return standard_key(secret) if secret.startswith("whsec_") else secret.encode()
 
-    def verify(self, call: Call) -> None:
-        check_standard(call, self.settings.secret, self.settings.tolerance)
-
-    def parse(self, call: Call) -> Received:
-        message_id = call.header("webhook-id")
-        return collect([json_body(call)], lambda item: self._read(item, message_id))
-
-    def read(self, item: dict[str, Any]) -> Iterable[Event]:
-        return self._read(item, "")
-
-    def _read(self, item: dict[str, Any], message_id: str) -> Iterable[Event]:
+    def told(self, item: dict[str, Any], call_id: str) -> Iterable[Event]:
         word = text_at(item, "/type")
         if word not in _KINDS:
             return
@@ -57,10 +44,13 @@ class AhasendHook(Hook):
             _KINDS[word],
             item,
             recipient=text_at(item, "/data/recipient"),
-            event_id=message_id,
+            event_id=call_id,
             message_id=id_at(item, "/data/id"),
-            at=first_text(item, "/timestamp", "/data/timestamp"),
-            text=first_text(item, "/data/reason", "/data/description"),
+            at=text_at(item, "/timestamp"),
+            text=first_text(item, f"{_ATTEMPT}/response", f"{_ATTEMPT}/description"),
+            code=text_at(item, f"{_ATTEMPT}/smtp_code"),
+            enhanced=text_at(item, f"{_ATTEMPT}/enhanced_status_code"),
             final=_KINDS[word] == "bounced",
-            permanent=word == "message.bounced",
+            permanent=word == "message.bounced"
+            and text_at(item, f"{_ATTEMPT}/classification").lower() in _OF_THE_ADDRESS,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridge.model import Event, EventKind
@@ -31,16 +32,26 @@ _KINDS: dict[str, EventKind] = {
     "FilteredSpam": "bounced",
     "Failed": "bounced",
 }
+_ORIGIN = re.compile(r"[A-Za-z0-9.-]{1,253}")  # eventgrid.azure.net
 _ACTIONS: dict[str, EventKind] = {"view": "opened", "click": "clicked"}
 
 
 class AzureHook(Hook):
-    """Through Event Grid, which signs nothing. It asks first whether we want its events."""
+    """Through Event Grid, which signs nothing. It asks first whether we want its events: in an event of its own schema, or by
+    OPTIONS where the subscription is in the CloudEvents schema
+    (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md section 4)."""
 
     early = True
 
     def verify(self, call: Call) -> None:
         check_shared(call, self.settings.secret)
+
+    def consent(self, call: Call) -> Mapping[str, str] | None:
+        self.verify(call)
+        origin = call.header("webhook-request-origin")
+        if not _ORIGIN.fullmatch(origin):
+            return None
+        return {"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*"}  # what is too much is told to come again
 
     def parse(self, call: Call) -> Received:
         items = list(self.items(json_body(call)))

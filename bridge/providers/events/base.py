@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl
 
 import orjson
 
 from bridge.model import Event, EventKind
 from bridge.providers.answers import id_of, json_of, pointed
 
+FORM = "application/x-www-form-urlencoded"
 MAX_TEXT, MAX_ADDRESS = 1000, 320
 OFF_LOOP_SIZE = 32 * 1024  # octets of a body from which it is read in a thread
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -104,6 +106,10 @@ class Hook(ABC):
     def verify(self, call: Call) -> None:
         """Raises Forged."""
 
+    def consent(self, call: Call) -> Mapping[str, str] | None:
+        """Headers of the answer to who asks by OPTIONS whether its events are wanted; None: nobody does. Raises Forged."""
+        return None
+
     def parse(self, call: Call) -> Received:
         """Raises Malformed."""
         return collect(self.items(json_body(call)), self.read)
@@ -136,6 +142,14 @@ def json_body(call: Call) -> Any:
     if not isinstance(found, dict | list):
         raise Malformed("the body is no JSON object or list")
     return found
+
+
+def form_of(call: Call, most: int) -> list[tuple[str, str]]:
+    """The fields of a form, at most so many. Raises Malformed."""
+    try:
+        return parse_qsl(call.body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=most)
+    except ValueError:
+        raise Malformed("not a form") from None
 
 
 # --- values from what providers send

@@ -1,4 +1,7 @@
-"""https://docs.lettermint.co/platform/webhooks/introduction"""
+"""https://docs.lettermint.co/platform/webhooks/introduction
+
+The names of the fields: the provider's own SDK, github.com/lettermint/lettermint-laravel, src/Webhooks (read 2026-11).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _KINDS: dict[str, EventKind] = {
 
 
 class LettermintHook(Hook):
-    """Signed over the time and the body; the names of the fields are unverified."""
+    """Signed over the time and the body."""
 
     def verify(self, call: Call) -> None:
         parts = dict(part.strip().partition("=")[::2] for part in call.header("x-lettermint-signature").split(",")[:10])
@@ -34,17 +37,17 @@ class LettermintHook(Hook):
         check_fresh(stamp, call, self.settings.tolerance)
 
     def read(self, item: dict[str, Any]) -> Iterable[Event]:
-        word = first_text(item, "/event", "/type")
+        word = text_at(item, "/event")
         if word not in _KINDS:
             return
         yield make_event(
             _KINDS[word],
             item,
-            recipient=first_text(item, "/data/recipient", "/data/to/0"),
+            recipient=text_at(item, "/data/recipient"),
             event_id=id_at(item, "/id"),
             message_id=id_at(item, "/data/message_id"),
             queue_id=id_at(item, "/data/metadata/queue_id"),
-            at=first_text(item, "/timestamp", "/created_at"),
+            at=text_at(item, "/timestamp"),
             text=first_text(item, "/data/response/content", "/data/reason"),
             code=text_at(item, "/data/response/status_code"),
             enhanced=text_at(item, "/data/response/enhanced_status_code"),

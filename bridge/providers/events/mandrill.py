@@ -7,7 +7,6 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl
 
 from bridge.model import Event, EventKind
 from bridge.providers.answers import json_of
@@ -19,6 +18,7 @@ from bridge.providers.events.base import (
     Received,
     collect,
     first_text,
+    form_of,
     id_at,
     make_event,
     text_at,
@@ -45,14 +45,14 @@ class MandrillHook(Hook):
 
     def verify(self, call: Call) -> None:
         content = self.settings.url or call.url
-        for name, value in sorted(_fields(call)):
+        for name, value in sorted(form_of(call, MAX_FIELDS)):
             content += name + value
         digest = hmac.new(self.settings.secret.encode(), content.encode("utf-8", "replace"), hashlib.sha1).digest()
         if not same(call.header("x-mandrill-signature"), base64.b64encode(digest)):
             raise Forged("another signature")
 
     def parse(self, call: Call) -> Received:
-        events = json_of(dict(_fields(call)).get("mandrill_events", "").encode("utf-8", "replace"))
+        events = json_of(dict(form_of(call, MAX_FIELDS)).get("mandrill_events", "").encode("utf-8", "replace"))
         if not isinstance(events, list):
             raise Malformed("no list of events")
         return collect(events, self.read)
@@ -74,13 +74,3 @@ class MandrillHook(Hook):
             final=word == "soft_bounce",
             permanent=word == "hard_bounce",
         )
-
-
-def _fields(call: Call) -> list[tuple[str, str]]:
-    """Of the form. Raises Malformed."""
-    try:
-        return parse_qsl(
-            call.body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS
-        )
-    except ValueError:
-        raise Malformed("not a form") from None

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from bridge.model import Event, EventKind
-from bridge.providers.events.base import (
-    Call,
-    Hook,
-    HookSettings,
-    Received,
-    addresses_at,
-    collect,
-    first_text,
-    id_at,
-    json_body,
-    make_event,
-    text_at,
-)
+from bridge.providers.events.base import addresses_at, first_text, id_at, make_event, text_at
 from bridge.providers.events.parts import own_parts
-from bridge.providers.events.signatures import check_standard, standard_key
+from bridge.providers.events.standard import StandardHook
 
 _KINDS: dict[str, EventKind] = {
     "email.sent": "sent",
@@ -35,24 +23,12 @@ _KINDS: dict[str, EventKind] = {
 }
 
 
-class ResendHook(Hook):
+class ResendHook(StandardHook):
     """Signed by Svix."""
 
-    def __init__(self, settings: HookSettings) -> None:
-        super().__init__(settings)
-        standard_key(settings.secret)
+    prefix = "svix"
 
-    def verify(self, call: Call) -> None:
-        check_standard(call, self.settings.secret, self.settings.tolerance, prefix="svix")
-
-    def parse(self, call: Call) -> Received:
-        message_id = call.header("svix-id")
-        return collect([json_body(call)], lambda item: self._read(item, message_id))
-
-    def read(self, item: dict[str, Any]) -> Iterable[Event]:
-        return self._read(item, "")
-
-    def _read(self, item: dict[str, Any], svix_id: str) -> Iterator[Event]:
+    def told(self, item: dict[str, Any], call_id: str) -> Iterable[Event]:
         kind = _KINDS.get(text_at(item, "/type"))
         if kind is None:
             return
@@ -63,7 +39,7 @@ class ResendHook(Hook):
                 kind,
                 raw,
                 recipient=recipient,
-                event_id=f"{svix_id}:{recipient}" if svix_id else "",
+                event_id=f"{call_id}:{recipient}" if call_id else "",
                 message_id=id_at(item, "/data/email_id"),
                 queue_id=id_at(item, "/data/tags/queue_id"),
                 at=item.get("created_at"),

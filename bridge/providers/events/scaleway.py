@@ -1,4 +1,4 @@
-"""https://www.scaleway.com/en/docs/transactional-email/how-to/create-webhooks/"""
+"""https://www.scaleway.com/en/docs/transactional-email/reference-content/webhook-events-payloads (read 2026-11)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridge.model import Event, EventKind
-from bridge.providers.events.base import Call, Fetch, Hook, Received, collect, first_text, id_at, make_event, text_at
+from bridge.providers.events.base import (
+    Call,
+    Fetch,
+    Hook,
+    Received,
+    addresses_at,
+    collect,
+    first_text,
+    id_at,
+    make_event,
+    text_at,
+)
 from bridge.providers.events.signatures import check_shared
 from bridge.providers.events.sns import confirm, content_of, envelope_of, is_https_at
 
@@ -24,8 +35,7 @@ _HOST = re.compile(r"sns\.mnq\.[a-z0-9-]{5,20}\.scaleway\.com")
 
 
 class ScalewayHook(Hook):
-    """Through Scaleway's own kind of SNS. How it signs is documented nowhere that we know, so a secret in the address it is;
-    the names of the fields are unverified."""
+    """Through Scaleway's own kind of SNS. How it signs is documented nowhere that we know, so a secret in the address it is."""
 
     early = True
 
@@ -47,10 +57,11 @@ class ScalewayHook(Hook):
         yield make_event(
             _KINDS[word],
             item,
-            recipient=first_text(item, "/email_to", "/mail_rcpt", "/rcpt_to", "/recipient"),
-            message_id=id_at(item, "/email_id") or id_at(item, "/id"),
-            at=first_text(item, "/created_at", "/timestamp"),
-            text=first_text(item, "/email_response_message", "/status_details", "/reason"),
+            recipient=next(addresses_at(item, "/email_to"), ""),
+            event_id=id_at(item, "/id"),
+            message_id=id_at(item, "/email_id"),
+            at=text_at(item, "/created_at"),
+            text=first_text(item, "/email_response_message", "/email_error"),
             code=text_at(item, "/email_response_code"),
             final=_KINDS[word] == "bounced",
             permanent=word == "email_mailbox_not_found",

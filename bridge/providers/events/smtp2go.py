@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import parse_qsl
 
 from bridge.model import Event, EventKind
 from bridge.providers.events.base import (
+    FORM,
     Call,
     Hook,
-    Malformed,
     Received,
     collect,
     first_text,
+    form_of,
     id_at,
     make_event,
     text_at,
@@ -44,13 +44,9 @@ class Smtp2goHook(Hook):
         check_shared(call, self.settings.secret)
 
     def parse(self, call: Call) -> Received:
-        if not call.header("content-type").startswith("application/x-www-form-urlencoded"):
+        if not call.header("content-type").startswith(FORM):
             return super().parse(call)
-        try:
-            fields = parse_qsl(call.body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-        except ValueError:
-            raise Malformed("not a form") from None
-        return collect([dict(fields)], self.read)
+        return collect([dict(form_of(call, MAX_FIELDS))], self.read)
 
     def read(self, item: dict[str, Any]) -> Iterable[Event]:
         word = text_at(item, "/event")

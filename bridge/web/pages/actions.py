@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute
 from bridge.spool.base import Action, Forecast, SpoolError
 from bridge.web import operations
 from bridge.web.context import Web
-from bridge.web.errors import Problem
+from bridge.web.errors import Problem, shown
 from bridge.web.pages.layout import Form, own_path, posted, render, route
 
 MAX_IDS: Final = 1000  # messages of one form
@@ -91,7 +91,7 @@ def read(web: Web, form: Form) -> Wanted:
         raise Problem(422, f"At most {MAX_IDS} messages by their queue ids", field="id")
     provider = form.get("provider") if deed == "reroute" else ""
     if deed == "reroute" and web.dispatchers.named(provider) is None:
-        raise Problem(422, f"There is no provider {provider}", field="provider")
+        raise Problem(422, f"There is no provider {shown(provider)}", field="provider")
     return Wanted(deed=cast(Deed, deed), ids=ids, provider=provider, there=own_path(form.get("next", "/")))
 
 

@@ -85,7 +85,7 @@ async def gather(web: Web) -> Numbers:
         told=told,
         providers=tuple(_provider(one, told["at"]) for one in told["providers"]),
         elsewhere=sum(count for name, count in told["queue"]["by_provider"].items() if name not in names),
-        listeners=tuple((one.address, one.up) for one in web.listeners),
+        listeners=tuple((one.where, one.up) for one in web.listeners),
         memory_used=web.budget.used if web.budget else 0,
         memory_total=web.budget.total if web.budget else 0,
     )

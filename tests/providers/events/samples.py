@@ -76,7 +76,7 @@ def _az_seen(action: str) -> Any:
 
 
 def _sc(event: str) -> Any:
-    return {"type": event, "email_id": ID, "email_to": BOB, "created_at": WHEN}
+    return {"type": event, "id": f"e-{event}", "email_id": ID, "email_to": BOB, "created_at": WHEN}
 
 
 def _zm(event: str, **more: Any) -> Any:
@@ -94,7 +94,10 @@ def _lm(event: str, **more: Any) -> Any:
 
 
 def _ah(event: str, **more: Any) -> Any:
-    return {"type": f"message.{event}", "timestamp": WHEN, "data": {"id": ID, "recipient": BOB, **more}}
+    """As captured in contracts/webhooks of github.com/AhaSend/ahasend-ts."""
+    attempt = {"delivery_attempt": {"command": "RCPT TO", **more}} if more else {}
+    data = {"event": f"on_{event}", "id": ID, "message_id_header": "<1@example.com>", "recipient": BOB, **attempt}
+    return {"type": f"message.{event}", "timestamp": WHEN, "webhook_id": "w", "data": data}
 
 
 _BOUNCE_SES = {"bounceType": "Permanent", "bounceSubType": "General", "timestamp": WHEN,
@@ -248,7 +251,9 @@ SAMPLES: list[tuple[str, Any, str, bool, bool]] = [
     ("ahasend", _ah("reception"), "sent", False, False),
     ("ahasend", _ah("delivered"), "delivered", False, False),
     ("ahasend", _ah("transient_error"), "deferred", False, False),
-    ("ahasend", _ah("bounced", reason=NO_USER), "bounced", True, True),
+    ("ahasend", _ah("bounced", classification="InvalidRecipient", smtp_code=550, enhanced_status_code="5.1.1",
+                    response=NO_USER), "bounced", True, True),
+    ("ahasend", _ah("bounced", classification="SpamBlock", smtp_code=554, response="go away"), "bounced", True, False),
     ("ahasend", _ah("failed"), "bounced", True, False),
     ("ahasend", _ah("suppressed"), "rejected", True, False),
     ("ahasend", _ah("opened"), "opened", False, False),

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 from cryptography import x509
@@ -21,6 +21,7 @@ from bridge.providers.events.base import Call, HookSettings
 NOW = 1_800_000_000.0
 SECRET = "a-secret-of-the-webhook"
 WHSEC = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+AHA = "aha-whsec-0123456789abcdef"  # the key itself
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:mail-events"
 CERTIFICATE = "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem"
 SUBSCRIBE = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=t"
@@ -72,7 +73,7 @@ SETTINGS: Mapping[str, HookSettings] = {
     "postal": HookSettings(key=public(rsa_key())),
     "ses": HookSettings(topic=TOPIC),
     "resend": HookSettings(secret=WHSEC),
-    "ahasend": HookSettings(secret=WHSEC),
+    "ahasend": HookSettings(secret=AHA),
     "mandrill": HookSettings(secret=SECRET, url=URL),
 }
 
@@ -101,12 +102,14 @@ def mailgun(told: Any, now: float, token: str = "") -> Signed:
     return {}, orjson.dumps({"signature": signature, "event-data": told})
 
 
-def standard(prefix: str) -> Callable[[Any, float], Signed]:
+def standard(
+    prefix: str, key: bytes = base64.b64decode(WHSEC.removeprefix("whsec_"))
+) -> Callable[[Any, float], Signed]:
     def sign(told: Any, now: float) -> Signed:
         body, stamp = orjson.dumps(told), str(int(now))
         message_id = "msg_" + hashlib.sha256(body).hexdigest()[:20]
         content = f"{message_id}.{stamp}.".encode() + body
-        digest = hmac.new(base64.b64decode(WHSEC.removeprefix("whsec_")), content, hashlib.sha256).digest()
+        digest = hmac.new(key, content, hashlib.sha256).digest()
         signature = f"v1,{base64.b64encode(bytes(32)).decode()} v1,{base64.b64encode(digest).decode()}"
         return {f"{prefix}-id": message_id, f"{prefix}-timestamp": stamp, f"{prefix}-signature": signature}, body
 
@@ -173,6 +176,15 @@ def scaleway(told: Any, now: float) -> Signed:
     return {"x-webhook-secret": SECRET}, orjson.dumps(message)
 
 
+def zeptomail(told: Any, now: float, *, form: bool = True) -> Signed:
+    value = orjson.dumps(told)
+    digest = base64.b64encode(hmac.new(SECRET.encode(), value, hashlib.sha256).digest()).decode()
+    headers = {"producer-signature": f"ts={int(now * 1000)};s={quote(digest, safe='')};s-algorithm=HmacSHA256"}
+    if not form:
+        return headers, value
+    return {**headers, "content-type": "application/x-www-form-urlencoded"}, urlencode({"data": value}).encode()
+
+
 def shared(told: Any, now: float) -> Signed:
     return {"x-webhook-secret": SECRET}, orjson.dumps(told)
 
@@ -181,7 +193,7 @@ SIGN: Mapping[str, Callable[[Any, float], Signed]] = {
     "sendgrid": sendgrid,
     "mailgun": mailgun,
     "resend": standard("svix"),
-    "ahasend": standard("webhook"),
+    "ahasend": standard("webhook", AHA.encode()),
     "mailersend": in_header("signature"),
     "mailtrap": in_header("mailtrap-signature"),
     "lettermint": lettermint,

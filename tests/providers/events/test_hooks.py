@@ -104,7 +104,7 @@ async def test_a_body_that_was_changed_is_forged(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(set(HOOKS) - {"ses"}))
 async def test_another_secret_is_forged(kind: str) -> None:
     made = call(kind, hard_bounce(kind))
-    secret = signing.WHSEC.replace("M", "N") if kind in ("resend", "ahasend") else SECRET + "x"
+    secret = signing.WHSEC.replace("M", "N") if kind == "resend" else SECRET + "x"
     other = {
         "sendgrid": HookSettings(key=signing.public(signing.ec.generate_private_key(signing.ec.SECP256R1()))),
         "postal": HookSettings(key=signing.public(signing.rsa.generate_private_key(65537, 2048))),
@@ -428,3 +428,36 @@ def test_an_event_without_an_id_is_known_by_what_it_says() -> None:
     other = make_event("opened", {"a": 1, "b": 3}, recipient=BOB)
 
     assert one.event_id == same.event_id != other.event_id
+
+
+@pytest.mark.parametrize("form", [True, False])
+def test_zeptomail_signs_the_json_in_a_form_or_not(form: bool) -> None:
+    told = next(told for kind, told, *_ in SAMPLES if kind == "zeptomail")
+    headers, body = signing.zeptomail(told, NOW, form=form)
+    hook = build_hook("zeptomail", HookSettings(secret=SECRET))
+    call = Call(headers=headers, body=body, now=NOW)
+    hook.verify(call)
+
+    assert [event.kind for event in hook.parse(call).events] == ["bounced"]
+    with pytest.raises(Forged):
+        hook.verify(replace(call, body=body + b" "))
+    with pytest.raises(Forged):
+        hook.verify(replace(call, headers={**headers, "producer-signature": "ts=1;s=;s-algorithm=none"}))
+    with pytest.raises(Forged):
+        build_hook("zeptomail", HookSettings(secret=SECRET + "x")).verify(call)
+
+
+def test_zeptomail_may_say_one_thing_without_a_list() -> None:
+    told = {"event_data": {"object": "hardbounce", "details": {"diagnostic_message": "550 no", "time": "2026-11-24"}}}
+    message = {**told, "email_info": {"to": [{"email_address": {"address": "bob@example.org"}}]}}
+    hook = build_hook("zeptomail", HookSettings(secret=SECRET))
+    (event,) = hook.read({"event_name": "hardbounce", "event_message": message})
+
+    assert (event.recipient, event.permanent, event.code) == ("bob@example.org", True, 550)
+
+
+def test_ahasend_tells_what_the_other_server_said() -> None:
+    told = next(told for kind, told, *_ in SAMPLES if kind == "ahasend" and told["type"] == "message.bounced")
+    (event,) = build_hook("ahasend", signing.settings("ahasend")).read(told)
+
+    assert (event.code, event.enhanced, event.text) == (550, "5.1.1", NO_USER)

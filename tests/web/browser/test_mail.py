@@ -204,3 +204,32 @@ async def test_an_address_is_suppressed_and_mailed_again(start_site: StartSite, 
     await page.get_by_role("button", name="Mail again: zoe@example.org").click()
     await expect(page.get_by_role("status")).to_contain_text("mailed again")
     assert await site.daemon.spool.suppressions() == {}
+
+
+async def test_the_status_page_is_read_again_and_what_is_open_or_marked_is_let_be(
+    start_site: StartSite, open_page: Open
+) -> None:
+    site = await start_site()
+    page = await open_page(site, "/status")
+    await page.clock.install()
+    await page.reload()
+    await page.evaluate("window.loaded = 'once'")
+    table = page.get_by_text("As a table").first
+    await table.click()
+    await site.send(subject="one")
+    await page.clock.run_for(11_000)
+
+    sent = page.locator(".tiles div", has_text="Accepted in the last hour").locator("dd.num").first
+    await expect(sent).to_have_text("1")
+    assert await page.evaluate("window.loaded") == "once"
+    assert await page.locator("details").first.evaluate("one => one.open")
+    assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    await page.evaluate("getSelection().selectAllChildren(document.querySelector('h1'))")
+    await site.send(subject="two")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.clock.run_for(30_000)
+    assert asked == []
+    await page.evaluate("getSelection().removeAllRanges()")
+    await page.clock.run_for(11_000)
+    await expect(sent).to_have_text("2")

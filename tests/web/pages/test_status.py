@@ -86,3 +86,17 @@ async def test_nobody_looks_without_a_key(start_web: Any) -> None:
 
     answer = await client.get("/status")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=%2Fstatus")
+
+
+async def test_a_port_that_the_system_chose_is_the_one_that_is_shown(start_web: Any) -> None:
+    daemon, client = await start_web(config=CAPTURE)
+    port = daemon.listeners[0].port
+    status = await Browser(client).get("/status")
+    empty = await Browser(client).get("/")
+    daemon.listeners[0].close()
+    reason = (await client.get("/readyz")).json()["checks"]["listeners"]["reason"]
+
+    assert f"127.0.0.1:{port} listening" in status.text
+    assert f"localhost:{port}" in empty.text
+    assert reason == f"not listening on 127.0.0.1:{port}"
+    assert ":0 " not in status.text + empty.text

@@ -147,8 +147,37 @@ const watchDelivery = (box) => {
   if (box.querySelector("[data-waits]")) setTimeout(loop, 2000);
 };
 
+// A page of numbers, read again while it is looked at. What is open stays open, and what is marked or typed in is let be.
+const keepFresh = (box) => {
+  const places = () => [...box.querySelectorAll("a, summary, [tabindex]")];
+  const busy = () => {
+    const marked = getSelection();
+    const at = document.activeElement;
+    return (marked && !marked.isCollapsed) || (at && at.matches("input, select, textarea"));
+  };
+  const refresh = async () => {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    if (answer.redirected) { location.reload(); return; }
+    if (answer.status !== 200) return;
+    const text = await answer.text();
+    const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-refresh]");
+    if (!fresh || busy()) return;
+    const open = [...box.querySelectorAll("details")].map((one) => one.open);
+    const at = places().indexOf(document.activeElement);
+    box.innerHTML = fresh.innerHTML;
+    box.querySelectorAll("details").forEach((one, place) => { one.open = Boolean(open[place]); });
+    localTimes(box);
+    if (at >= 0) places()[at]?.focus({ preventScroll: true });
+  };
+  setInterval(() => {
+    if (document.visibilityState === "visible" && !busy()) refresh().catch(() => { /* tried again */ });
+  }, Number(box.dataset.refresh) * 1000);
+};
+
 document.addEventListener("DOMContentLoaded", () => {
   localTimes(document);
+  const numbers = document.querySelector("[data-refresh]");
+  if (numbers) keepFresh(numbers);
   const delivery = document.querySelector("[data-delivery]");
   if (delivery) watchDelivery(delivery);
   const box = document.querySelector("[data-list]");
