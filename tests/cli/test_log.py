@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hmac
 import io
 import json
 import socket
@@ -95,7 +96,8 @@ def test_hashed_addresses_stand_nowhere_in_the_log(tmp_path: Path, mode: str) ->
     assert {"message.rejected"} < names
     assert any("recipient unknown" in str(event.get("text", "")) for event in events(path))
     hashes = {event["reverse_path"] for event in events(path) if event.get("reverse_path")}
-    assert hashes == {log.hashed("local-ann@example.com")}
+    key = (tmp_path / "state" / "log.key").read_bytes()
+    assert hashes == {hmac.digest(key, b"local-ann@example.com", "sha256").hex()[:12]}
 
 
 def test_full_addresses_stand_in_the_log_as_they_are(tmp_path: Path) -> None:
