@@ -26,6 +26,7 @@ import structlog
 
 from bridge import log
 from tests.cli.conftest import KEY, bridge, events, running, sandbox, send, to_sandbox
+from tests.leaks import quietly
 
 PEOPLE = ("local-ann", "local-bob", "local-carl", "local-dora", "nobody", "local-user")
 PASSWORD, BODY = "PLANTED-password", "PLANTED-body"
@@ -148,8 +149,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
     structlog.configure(cache_logger_on_first_use=False)  # as in conftest.py
     yield octets
     monkeypatch.undo()
-    log.configure(level="error", format="json")
-    structlog.configure(cache_logger_on_first_use=False)
+    quietly()
 
 
 def configure(captured: io.BytesIO, **settings: Any) -> None:
