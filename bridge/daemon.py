@@ -417,7 +417,7 @@ class Daemon:
     async def _reload_safely(self) -> Answer:
         """See `wiring.reload.read_again`."""
         async with self.reloading:
-            return await read_again(self, self._read_again)
+            return await read_again(self, None if self._stop.is_set() else self._read_again)
 
     async def reload(self, settings: Settings) -> list[str]:
         """See `wiring.reload.use`. Raises ProviderError and CertificateError, and then nothing has changed."""

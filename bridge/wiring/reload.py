@@ -37,11 +37,11 @@ LAST_WORDS_S = 5.0  # beyond a provider's time-out, for attempts to record what 
 async def read_again(daemon: Daemon, read: Callable[[], Settings] | None) -> Answer:
     """What came of it, for who asked: `outcome` (reloaded, refused or failed), `mistakes`, `needs_restart`, `warnings`.
 
-    Mistakes are told in the log too, and the settings that hold go on.
+    Mistakes are told in the log too, and the settings that hold go on. `read` None: there is nothing to read, or it is too late.
     """
     if read is None:
         log.warning("daemon.no_reload", text="restart to apply settings")
-        return _answer("refused", mistakes=["this daemon was started without settings to read again"])
+        return _answer("refused", mistakes=["this daemon is stopping, or was started without settings to read again"])
     try:
         settings = await asyncio.to_thread(read)
         needs_restart = await daemon.reload(settings)
