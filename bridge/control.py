@@ -24,6 +24,8 @@ Answer = Mapping[str, Any]
 PATIENCE_S = 10.0  # for the question to come
 _LONGEST_ADDRESS = 100  # octets; sun_path has 108
 _LONGEST_QUESTION = 64
+# What a client that hangs up, says nothing or too much comes to.
+_THEIRS = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError)
 
 
 class NobodyThere(Exception):
@@ -69,7 +71,7 @@ class Control:
             self._path.unlink(missing_ok=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(OSError, ValueError, TimeoutError):
+        with contextlib.closing(writer), contextlib.suppress(*_THEIRS):
             async with asyncio.timeout(PATIENCE_S):
                 word = (await reader.readuntil(b"\n"))[:_LONGEST_QUESTION].decode("ascii", "replace").strip()
             if question := self._questions.get(word):
