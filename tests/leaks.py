@@ -89,10 +89,14 @@ def _planted(self: Any, value: Any) -> None:
         watch.plant(value)
 
 
-def _watched(self: Any, method: str, event: Any = None, **facts: Any) -> Any:
-    shown = {**self._context, **facts}
+def _look(logger: Any, event: Any, facts: Mapping[str, Any]) -> None:
+    shown = {**logger._context, **facts}
     shown.pop("exc_info", None)  # told by type and place alone, see bridge/log.py
     watch.look(f"{event} {shown}", "logged")
+
+
+def _watched(self: Any, method: str, event: Any = None, **facts: Any) -> Any:
+    _look(self, event, facts)
     return _log(self, method, event, **facts)
 
 
@@ -100,23 +104,28 @@ pydantic.SecretStr.__init__ = _planted  # type: ignore[method-assign]
 BoundLoggerBase._proxy_to_logger = _watched  # type: ignore[method-assign]
 
 
+class _Quiet(structlog.make_filtering_bound_logger(0)):  # type: ignore[misc]
+    """All is looked at, errors alone are logged."""
+
+    def _proxy_to_logger(self, method: str, event: Any = None, **facts: Any) -> Any:
+        if method in ("error", "exception", "critical"):
+            return super()._proxy_to_logger(method, event, **facts)
+        _look(self, event, facts)
+        return None
+
+
 def quietly() -> None:
-    """Everything is logged and looked at, and errors alone are written."""
-    log.configure(level="debug", format="json")
-    log._pipeline = (_only_errors, *log._pipeline)
-    structlog.configure(cache_logger_on_first_use=False)  # so that a test may capture what is logged
-
-
-def _only_errors(_: Any, method: str, event: Any) -> Any:
-    if method in ("error", "exception", "critical"):
-        return event
-    raise structlog.DropEvent
+    """As tests have it that want nothing else of the log."""
+    log.configure(level="error", format="json")
+    structlog.configure(
+        wrapper_class=_Quiet, cache_logger_on_first_use=False
+    )  # so that a test may capture what is logged
 
 
 def pytest_runtest_setup() -> None:
     watch.found.clear()
     watch.secrets.clear()
-    if log._pipeline[:1] != (_only_errors,):  # a test has left its own settings behind
+    if structlog.get_config()["wrapper_class"] is not _Quiet:  # a test has left its own settings behind
         quietly()
 
 
