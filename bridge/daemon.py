@@ -20,10 +20,10 @@ import structlog
 from bridge import __version__, metrics
 from bridge.budget import MemoryBudget
 from bridge.clock import Clock, SystemClock
-from bridge.config.load import SettingsError
 from bridge.config.settings import Settings
 from bridge.config.warnings import warnings
 from bridge.content import Contents
+from bridge.control import Answer, Control
 from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
@@ -45,16 +45,15 @@ from bridge.smtp.auth import Authenticator
 from bridge.smtp.conversation import Service
 from bridge.smtp.listener import Connections, Listener
 from bridge.smtp.logins import Logins
-from bridge.smtp.tls import CertificateError
 from bridge.smtp.tls_files import Contexts
-from bridge.spool.base import SpoolError, SpoolFull
 from bridge.spool.ids import new_queue_id
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
 from bridge.submission import Submission
-from bridge.wiring import ProviderError, build_providers, delivery, telemetry
+from bridge.wiring import build_providers, delivery, telemetry
 from bridge.wiring import smtp as smtp_wiring
-from bridge.wiring.reload import reload
+from bridge.wiring.reload import read_again, reload
+from bridge.wiring.secret_files import SecretFiles
 
 if TYPE_CHECKING:
     from bridge.web.context import Place, Web
@@ -89,8 +88,8 @@ class Daemon:
         self._places: dict[str, Place] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
-        self.background: set[asyncio.Task[None]] = set()
-        self._reloading = asyncio.Lock()
+        self.background: set[asyncio.Task[Any]] = set()
+        self.reloading = asyncio.Lock()
         self._close = contextlib.AsyncExitStack()
 
     # --- life
@@ -187,6 +186,9 @@ class Daemon:
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
         if self.http:
             await self._start_http(self.http)
+        control = Control(settings.spool_path, {"reload": self._reload_safely})
+        opened.push_async_callback(control.close)
+        await control.start()
 
     async def _start_http(self, http: WebServer) -> None:
         from bridge.providers.fetch import fetch
@@ -421,6 +423,7 @@ class Daemon:
             clock=self.clock,
             dedupe_window=self.settings.relay.dedupe_window,
             renew=self.contexts.renew,
+            look_at_secrets=SecretFiles(self).look,
         )
 
     def listen_to(self, dispatchers: Iterable[Dispatcher]) -> None:
@@ -441,32 +444,24 @@ class Daemon:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    async def _reload_safely(self) -> None:
-        """Mistakes in the new settings are told, and the ones that hold go on."""
-        if self._read_again is None:
-            log.warning("daemon.no_reload", text="restart to apply settings")
-            return
-        async with self._reloading:
+    async def _reload_safely(self) -> Answer:
+        """See `wiring.reload.read_again`."""
+        async with self.reloading:
             self.notifier.reloading()
             trouble = "the new settings were refused, the old ones hold"
             try:
-                await self.reload(await asyncio.to_thread(self._read_again))
-                trouble = ""
-            except SettingsError as error:
-                for problem in error.problems:
-                    log.error("daemon.reload_refused", text=str(problem))
-            except (ProviderError, CertificateError, SpoolError, SpoolFull) as error:
-                log.error("daemon.reload_refused", text=str(error))
-            except Exception:
-                log.exception("daemon.reload_failed")
+                answer = await read_again(self, None if self._stop.is_set() else self._read_again)
+                trouble = "" if answer["outcome"] == "reloaded" else trouble
             finally:
                 self.notifier.trouble(trouble)
                 self.notifier.ready()
+        return answer
 
-    async def reload(self, settings: Settings) -> None:
-        """See `wiring.reload`. Raises ProviderError and CertificateError, and then nothing has changed."""
-        await reload(self, settings)
+    async def reload(self, settings: Settings) -> list[str]:
+        """See `wiring.reload.use`. Raises ProviderError and CertificateError, and then nothing has changed."""
+        needs_restart = await reload(self, settings)
         self._warn(settings)
+        return needs_restart
 
     def _warn(self, settings: Settings) -> None:
         for text in warnings(settings):

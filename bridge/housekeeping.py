@@ -1,5 +1,5 @@
-"""What the daemon does beside the mail, at intervals: ends what is too old, prunes, takes new certificates, looks
-for alerts, notes where it stands.
+"""What the daemon does beside the mail, at intervals: ends what is too old, prunes, takes new certificates and
+secrets, looks for alerts, notes where it stands.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ HOUSE_EVERY_S = 60.0
 SUMMARIZE_EVERY_S = 1.0
 SUMMARIZE_TIMES = 4
 RENEW_EVERY_S = 60.0
+SECRETS_EVERY_S = 10.0  # the old one may be revoked already
 PRUNE_BATCH = 500
 EXPIRE_BATCH = 500
 REQUESTS_S = 86400.0  # an Idempotency-Key is known so long
@@ -47,8 +48,9 @@ class Housekeeping:
         clock: Clock,
         dedupe_window: float,
         renew: Callable[[], Awaitable[None]],
+        look_at_secrets: Callable[[], Awaitable[None]],
     ) -> None:
-        """`renew`: takes certificates whose files have changed."""
+        """`renew`: takes certificates whose files have changed; `look_at_secrets`: the same for secrets."""
         self._spool = spool
         self._runner = runner
         self._recorder = recorder
@@ -59,13 +61,15 @@ class Housekeeping:
         self._clock = clock
         self.dedupe_window = dedupe_window
         self._renew = renew
+        self._look_at_secrets = look_at_secrets
 
     async def run(self) -> None:
         never = asyncio.Event()
-        due = {self.house: 0.0, self.renew: 0.0, self.look: 0.0, self.stand: 0.0, self.summarize: 0.0}
+        due = dict.fromkeys((self.house, self.renew, self.secrets, self.look, self.stand, self.summarize), 0.0)
         every = {
             self.house: HOUSE_EVERY_S,
             self.renew: RENEW_EVERY_S,
+            self.secrets: SECRETS_EVERY_S,
             self.look: ALERTS_EVERY_S,
             self.stand: STANDING_EVERY_S,
             self.summarize: SUMMARIZE_EVERY_S,
@@ -112,6 +116,9 @@ class Housekeeping:
 
     async def renew(self) -> None:
         await self._renew()
+
+    async def secrets(self) -> None:
+        await self._look_at_secrets()
 
     async def look(self) -> None:
         blocked = {one.provider.name: one.breaker.reason for one in self._dispatchers.all if one.breaker.blocked}

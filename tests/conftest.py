@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
-from bridge import log
 from bridge.config.load import load_settings
 from bridge.daemon import Daemon
 from bridge.smtp.tls import self_signed
+from tests.leaks import pytest_runtest_setup, pytest_runtest_teardown, quietly, watch
 
-log.configure(level="error", format="json")
-structlog.configure(cache_logger_on_first_use=False)  # so that a test may capture what is logged
+__all__ = ["pytest_runtest_setup", "pytest_runtest_teardown"]  # of the plugin, for all tests
+
+quietly()
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +107,7 @@ class BridgeProcess:
     def __init__(self, directory: Path, variables: dict[str, str]) -> None:
         self.directory = directory
         self.environ = {**os.environ, **environment(directory, **variables)}
+        watch.plant_variables(variables)
         self.log_path = directory / "bridge.log"
         self.port = 0
         self.process: asyncio.subprocess.Process | None = None

@@ -16,6 +16,7 @@ WORDS = {
     "bridge.budget",
     "bridge.clock",
     "bridge.content",
+    "bridge.files",
     "bridge.log",
     "bridge.metrics",
     "bridge.notify",

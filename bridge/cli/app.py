@@ -67,6 +67,21 @@ def health(
 
 
 @app.command()
+def reload(
+    timeout: Annotated[
+        float, typer.Option(parser=duration, metavar="TIME", help="How long to wait for the answer.")
+    ] = "30s",  # type: ignore[assignment]
+    config: ConfigOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Have the running daemon read its settings again, and say what came of it: mistakes (exit status 78, nothing has changed),
+    and what needs a restart."""
+    from bridge.cli.reload import reload as ask_daemon
+
+    raise typer.Exit(ask_daemon(config, timeout_s=timeout, as_json=as_json))
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option(metavar="PORT", help="The port the bridge listens on.", min=0, max=65535)] = 2525,
     api_port: Annotated[

@@ -9,21 +9,20 @@ import ctypes
 import gc
 import os
 import resource
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
-from bridge import log as logging_setup
 from bridge.cli.exits import EX_CONFIG, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from bridge.config.load import SettingsError, load_settings
 from bridge.config.settings import Settings
 from bridge.daemon import Daemon
+from bridge.log import adopt_hooks, complain
 from bridge.smtp.tls import CertificateError
 from bridge.sockets import ListenError
 from bridge.spool.base import SpoolBusy, SpoolError
-from bridge.wiring import ProviderError
+from bridge.wiring import ProviderError, logs
 
 log: Any = structlog.get_logger()
 
@@ -43,9 +42,10 @@ def run(config: str) -> int:
         settings = load_settings(config or None)
     except SettingsError as error:
         for problem in error.problems:
-            print(f"smtp-bridge: {problem}", file=sys.stderr)
+            complain(problem)
         return EX_CONFIG
-    logging_setup.configure(level=settings.log.level, format=settings.log.format, addresses=settings.log.addresses)
+    logs.set_up(settings)
+    adopt_hooks()
     return run_settings(settings, read_again=lambda: load_settings(config or None))
 
 
@@ -63,13 +63,13 @@ def run_settings(settings: Settings, *, read_again: Callable[[], Settings] | Non
             runner.run(_main(settings, read_again))
     except (ListenError, CertificateError, ProviderError, SpoolError) as error:
         certificate = "certificate: " if isinstance(error, CertificateError) else ""
-        print(f"smtp-bridge: {certificate}{error}", file=sys.stderr)
+        complain(f"{certificate}{error}")
         return _exit_code(error)
     except OSError as error:
-        print(f"smtp-bridge: cannot start: {error}", file=sys.stderr)
+        complain(f"cannot start: {error}")
         return EX_UNAVAILABLE
     except RuntimeError as error:  # a part died and has been logged
-        print(f"smtp-bridge: {error}", file=sys.stderr)
+        complain(str(error))
         return EX_SOFTWARE
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from bridge.config.environ import overlay, unknown_variable, variables
 from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
 from bridge.config.machine import state_directory
-from bridge.config.named_files import UnusableFile, check_readable, find_file, read_secret
+from bridge.config.named_files import NamedFile, UnusableFile, check_readable, find_file, read_secret
 from bridge.config.places import Places
 from bridge.config.providers import KINDS
 from bridge.config.schema import keys_of, nearest, tables
@@ -20,6 +22,7 @@ from bridge.config.section import Section, SectionProblems, fields, has_marker, 
 from bridge.config.settings import Facts, Settings
 from bridge.config.types import FileMarker, SecretMarker
 from bridge.config.wording import describe
+from bridge.files import stamp
 
 # Stands for a secret whose file cannot be read, so that the rest can be checked; nothing is said of it.
 _UNREAD = "unread"
@@ -69,6 +72,32 @@ def load_spool_settings(
     return _Loading(file, variables(environ), environ, cwd).only_spool()
 
 
+def with_files(settings: Settings, changed: Mapping[NamedFile, str]) -> Settings:
+    """The same, with what these of its files hold now (`NamedFile.read`). Raises SettingsError, each mistake with its key.
+
+    `changed` has its keys as they are in `settings.files`, with the stamps of now in theirs.
+    """
+    facts = settings.facts
+    tree = copy.deepcopy(dict(facts.tree))
+    now = {file.key: file for file in changed}
+    for file, value in changed.items():
+        if file.secret:
+            _put(tree, file.key, value)
+    facts = dataclasses.replace(facts, tree=tree, files=tuple(now.get(file.key, file) for file in facts.files))
+    try:
+        return Settings.read(tree, facts)
+    except ValidationError as error:
+        found = [each for one in error.errors(include_url=False, include_input=False) for each in _found(one)]
+        problems = tuple(f"{_dotted(path)}: {text}" for path, text in found)
+    raise SettingsError(problems)  # out of the except clause: a validation error carries what was validated
+
+
+def _put(tree: Any, key: KeyPath, value: str) -> None:
+    for part in key[:-1]:
+        tree = tree[part]
+    tree[key[-1]] = value
+
+
 class _Loading:
     def __init__(
         self, file: ConfigFile | None, given: Mapping[str, str], environ: Mapping[str, str], cwd: Path
@@ -78,6 +107,7 @@ class _Loading:
         self._source = str(file.path) if file else ""
         self._tree: dict[str, Any] = file.tree if file else {}
         self._unread: set[KeyPath] = set()
+        self._files: list[NamedFile] = []
         self._problems = list(overlay(self._tree, given, self._places))
 
     def only_spool(self) -> Settings:
@@ -93,7 +123,7 @@ class _Loading:
 
     def settings(self) -> Settings:
         self._table(self._tree, Settings, ())
-        facts = Facts(state_directory(self._environ), self._source)
+        facts = Facts(state_directory(self._environ), self._source, tree=self._tree, files=tuple(self._files))
         checked: Settings | None = None
         try:
             checked = Settings.read(self._tree, facts)
@@ -187,8 +217,10 @@ class _Loading:
             self._read_secret(table, key, value, place)
 
     def _read_secret(self, table: dict[str, Any], key: str, name: str, path: KeyPath) -> None:
+        directory = self._places.of(path).directory
+        self._note(find_file(name, directory, self._environ), (*path[:-1], key), secret=True)
         try:
-            table[key] = read_secret(name, self._places.of(path).directory, self._environ)
+            table[key] = read_secret(name, directory, self._environ)
         except UnusableFile as problem:
             self._say(path, str(problem))
             table[key] = _UNREAD
@@ -199,11 +231,16 @@ class _Loading:
         if not isinstance(value, str) or not value:
             return
         found = find_file(value, self._places.of(path).directory, self._environ)
+        if path[0] == "provider":  # the listeners' are looked at by themselves
+            self._note(found, path, secret=False)
         try:
             check_readable(found)
             table[key] = str(found)
         except UnusableFile as problem:
             self._say(path, str(problem))
+
+    def _note(self, path: Path, key: KeyPath, *, secret: bool) -> None:
+        self._files.append(NamedFile(key, path.absolute(), stamp(path), secret))
 
     def _say(self, path: KeyPath, text: str) -> None:
         self._problems.append(self._line(path, text))

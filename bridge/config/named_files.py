@@ -4,9 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.files import Stamp
+
 MAX_SECRET_OCTETS = 64 * 1024
+
+KeyPath = tuple[str | int, ...]  # as in `bridge.config.file`
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """`key`: the setting it is for. `secret`: what it holds is the value; else its name is. `stamp`: how it looked before it was
+    read."""
+
+    key: KeyPath
+    path: Path
+    stamp: Stamp
+    secret: bool
+
+    @property
+    def setting(self) -> str:
+        """As it is called in messages."""
+        name = ".".join(part for part in self.key if isinstance(part, str))
+        return f"{name}_file" if self.secret else name
+
+    def read(self) -> str:
+        """The secret; "" for any other file, which is only looked at. Raises UnusableFile."""
+        if self.secret:
+            return read_secret(str(self.path), self.path.parent, {})
+        check_readable(self.path)
+        return ""
 
 
 class UnusableFile(Exception):

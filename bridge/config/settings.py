@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bridge.config.machine import default_hostname
+from bridge.config.named_files import NamedFile
 from bridge.config.providers import Provider
 from bridge.config.section import Problem, Section, repeated
 from bridge.config.smtp import Smtp, Tls, User
@@ -349,17 +350,27 @@ class Log(Section):
         default="auto", description="console, json, or auto: console on a terminal, JSON otherwise."
     )
     addresses: Literal["full", "hashed"] = Field(
-        default="full", description="How email addresses are written: full or hashed."
+        default="full",
+        description="How email addresses are written: full, or hashed with a key of this installation (log.key in the state "
+        "directory), so that one address is one word in every line; the domain is not kept.",
+    )
+    priority: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description='Begin each line with its syslog priority, as in "<4>", which the journal takes off: always, never, or '
+        "auto: where standard error is the journal.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known beside the keys: where state is kept, which file was read, and whether nothing at all was set."""
+    """What is known beside the keys: where state is kept, which file was read, whether nothing at all was set; and for when a
+    secret's file changes, `tree` (what was validated) with the files that were named in it."""
 
     state: Path
     source: str = ""
     implicit_capture: bool = False
+    tree: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    files: tuple[NamedFile, ...] = field(default=(), compare=False)
 
 
 class Settings(Section, BaseSettings):
@@ -411,6 +422,10 @@ class Settings(Section, BaseSettings):
         return settings
 
     @property
+    def facts(self) -> Facts:
+        return self._facts
+
+    @property
     def state_directory(self) -> Path:
         return self._facts.state
 
@@ -423,6 +438,11 @@ class Settings(Section, BaseSettings):
     def implicit_capture(self) -> bool:
         """Nothing was set at all: mail is captured, and `run` says so loudly."""
         return self._facts.implicit_capture
+
+    @property
+    def files(self) -> tuple[NamedFile, ...]:
+        """The secret files, and others that providers are built from, as they were found."""
+        return self._facts.files
 
     @property
     def hostname(self) -> str:

@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpcore2
 
+from bridge.files import Stamp, stamp
+
 # Where distributions keep the bundle, for a Python whose OpenSSL was built with other paths.
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -25,9 +27,19 @@ _BUNDLES = (
 )
 
 
-@functools.cache
 def client_context(ca_file: str = "") -> ssl.SSLContext:
-    """A verifying context (27 ms, 2 MB), made when first needed and shared. Raises OSError for a bad `ca_file`."""
+    """A verifying context (27 ms, 2 MB), made when first needed or `ca_file` has changed, and shared. Raises OSError for a bad
+    `ca_file`."""
+    return _made(ca_file, stamp(Path(ca_file)) if ca_file else ())
+
+
+@functools.lru_cache(maxsize=16)
+def _made(ca_file: str, looks: Stamp) -> ssl.SSLContext:
+    return make_context(ca_file)
+
+
+def make_context(ca_file: str = "") -> ssl.SSLContext:
+    """As `client_context`, always anew."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     paths = ssl.get_default_verify_paths()

@@ -27,15 +27,15 @@ class Connections:
     """Counts the open connections of all listeners, in all and by client, of IPv6 by /64."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._by_client: Counter[str] = Counter()
         self.sessions: set[Session] = set()
 
     def admit(self, session: Session) -> Reply | None:
         """None when the session may go on, which `leave` ends; else what it hears."""
         client = network_of(session.client)
-        crowded = self._by_client[client] >= self._limits.max_connections_per_client
-        if crowded or len(self.sessions) >= self._limits.max_connections:
+        crowded = self._by_client[client] >= self.limits.max_connections_per_client
+        if crowded or len(self.sessions) >= self.limits.max_connections:
             return replies.TOO_MANY_CONNECTIONS
         self._by_client[client] += 1
         self.sessions.add(session)

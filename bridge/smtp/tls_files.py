@@ -6,7 +6,6 @@ Open sessions keep what they have. A bad file changes nothing; it is told once, 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,14 @@ from typing import Any
 
 import structlog
 
+from bridge.files import Stamp as FileStamp
+from bridge.files import stamp as file_stamp
 from bridge.smtp.conversation import Service
 from bridge.smtp.tls import CertificateError, make_context
 
 log: Any = structlog.get_logger()
 
-Stamp = tuple[tuple[int, ...], ...]
+Stamp = tuple[FileStamp, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +38,8 @@ class TlsFiles:
         return make_context(self.cert, self.key, minimum=self.minimum, client_ca=self.client_ca)
 
     def stamp(self) -> Stamp:
-        """Differs when a file was written, replaced (also by way of a link, as Kubernetes does) or given other rights."""
-        return tuple(_stamp(path) for path in (self.cert, self.key, self.client_ca) if path)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        """Differs when one of them was changed, see `bridge.files`."""
+        return tuple(file_stamp(path) for path in (self.cert, self.key, self.client_ca) if path)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,19 +1,29 @@
-"""Other settings for a daemon that runs (SIGHUP): users, providers, routes, rules and certificates hold from then on."""
+"""Other settings for a daemon that runs (SIGHUP, `smtp-bridge reload`, a secret's file that changed): they hold from then on.
+
+They hold wholly or not at all; what only a start reads stays as it is until then, all through, and is named.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from bridge.config.load import SettingsError
 from bridge.config.provider_base import ProviderBase
 from bridge.config.settings import Settings
+from bridge.config.warnings import warnings
+from bridge.control import Answer
 from bridge.delivery.dispatcher import Dispatcher
+from bridge.files import Stamp
 from bridge.providers.base import Provider
-from bridge.wiring import delivery, smtp
-from bridge.wiring.providers import build_provider
+from bridge.smtp.tls import CertificateError
+from bridge.spool.base import SpoolError, SpoolFull
+from bridge.wiring import delivery, logs, smtp
+from bridge.wiring.providers import ProviderError, build_provider
+from bridge.wiring.restart import until_restart
 
 if TYPE_CHECKING:
     from bridge.daemon import Daemon
@@ -21,24 +31,66 @@ if TYPE_CHECKING:
 
 log: Any = structlog.get_logger()
 
-AT_A_START = ("spool", "http", "workers", "log")  # tables that are read at no other time
 LAST_WORDS_S = 5.0  # beyond a provider's time-out, for attempts to record what came of them
 
 
-async def reload(daemon: Daemon, settings: Settings) -> None:
-    """Raises ProviderError and CertificateError, and then nothing has changed. What needs a restart is named in the log.
+async def read_again(daemon: Daemon, read: Callable[[], Settings] | None) -> Answer:
+    """What came of it, for who asked: `outcome` (reloaded, refused or failed), `mistakes`, `needs_restart`, `warnings`.
 
-    A provider whose own settings are the same goes on as it is, but is tried at once if it was left alone.
+    Mistakes are told in the log too, and the settings that hold go on. `read` None: there is nothing to read, or it is too late.
+    """
+    if read is None:
+        log.warning("daemon.no_reload", text="restart to apply settings")
+        return _answer("refused", mistakes=["this daemon is stopping, or was started without settings to read again"])
+    try:
+        settings = await asyncio.to_thread(read)
+        needs_restart = await daemon.reload(settings)
+    except SettingsError as error:
+        mistakes = list(error.problems)
+    except CertificateError as error:
+        mistakes = [f"certificate: {error}"]
+    except ProviderError as error:
+        mistakes = [str(error)]
+    except Exception as error:
+        log.exception("daemon.reload_failed")
+        return _answer("failed", mistakes=[f"{type(error).__name__}; the log says where"])
+    else:
+        return _answer("reloaded", needs_restart=needs_restart, warnings=list(warnings(settings)))
+    for mistake in mistakes:
+        log.error("daemon.reload_refused", text=mistake)
+    return _answer("refused", mistakes=mistakes)
+
+
+def _answer(outcome: str, **facts: list[str]) -> Answer:
+    return {"outcome": outcome, "mistakes": [], "needs_restart": [], "warnings": [], **facts}
+
+
+async def reload(daemon: Daemon, settings: Settings) -> list[str]:
+    """As `use`, and told in the log."""
+    needs_restart = await use(daemon, settings)
+    log.info("daemon.reloaded", needs_restart=needs_restart)
+    return needs_restart
+
+
+async def use(daemon: Daemon, wanted: Settings) -> list[str]:
+    """The keys that need a restart. Raises ProviderError and CertificateError, and then nothing has changed.
+
+    A provider whose own settings and files are the same goes on as it is, but is tried at once if it was left alone.
     """
     before = daemon.settings
+    settings, needs_restart = until_restart(before, wanted)
+    # All that can fail comes first.
     contexts = await daemon.contexts.make(lambda: smtp.certificate(settings))
     places = _places(daemon, settings)
+    apply = _rules(daemon, settings)
     dispatchers, gone = await _dispatchers(daemon, settings)
     # Nobody begins before what was kept back has its whole lifetime again.
     waiting = [one for one in dispatchers if any(not old.breaker.closed for old in gone)]
     for one in waiting:
         one.resuming = True
     daemon.settings = settings
+    if settings.log != before.log:
+        logs.set_up(settings)
     daemon.contexts.use(contexts)
     daemon.suppressions.names = delivery.suppressing(settings)
     daemon.listen_to(dispatchers)
@@ -48,26 +100,11 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
         degrade=settings.relay.degrade,
         mark=delivery.mark(settings),
     )
-    daemon.recorder.retry, daemon.recorder.timeout = delivery.retry(settings), daemon.dispatchers.timeout
-    daemon.submission.rules = delivery.rules(settings)
-    daemon.housekeeping.dedupe_window = settings.relay.dedupe_window
-    daemon.bounces.rules = delivery.bounce_rules(settings)
-    daemon.alerts.rules = delivery.alert_rules(settings)
-    daemon.posts.targets = delivery.targets(settings)
-    daemon.events.rules = delivery.event_rules(settings)
-    daemon.auth.replace(smtp.users(settings))
-    if daemon.web:
-        from bridge.wiring import web
-
-        daemon.web.rules = web.rules(settings, daemon.listeners)
-        daemon.web.keys.replace(web.keys(settings))
+    for each in apply:
+        each()
     if daemon.web and daemon.web.webhooks:
-        await daemon.events.expect(any(place.hook for place in places.values()))
         daemon.web.webhooks.places, daemon.web.webhooks.max_size = places, settings.events.max_size
-    if smtp.rates_of(before) != smtp.rates_of(settings):  # else what was counted goes on counting
-        rates = smtp.rates(settings)
-        for service in daemon.services:
-            service.rates = rates
+        await daemon.events.expect(any(place.hook for place in places.values()))
     try:
         for one in gone:
             await _retire(daemon, one)
@@ -75,7 +112,43 @@ async def reload(daemon: Daemon, settings: Settings) -> None:
         for one in waiting:
             one.resuming = False
     daemon.runner.hurry()
-    log.info("daemon.reloaded", needs_restart=_needs_restart(before, settings))
+    return needs_restart
+
+
+def _rules(daemon: Daemon, settings: Settings) -> list[Callable[[], None]]:
+    """The rules of all parts from the settings, each ready to be put where it belongs."""
+    put: list[Callable[[], None]] = []
+
+    def value(part: object, name: str, value: object) -> None:
+        put.append(lambda: setattr(part, name, value))
+
+    value(daemon.recorder, "retry", delivery.retry(settings))
+    put.append(lambda: setattr(daemon.recorder, "timeout", daemon.dispatchers.timeout))
+    value(daemon.submission, "rules", delivery.rules(settings))
+    value(daemon.housekeeping, "dedupe_window", settings.relay.dedupe_window)
+    value(daemon.bounces, "rules", delivery.bounce_rules(settings))
+    value(daemon.alerts, "rules", delivery.alert_rules(settings))
+    value(daemon.posts, "targets", delivery.targets(settings))
+    value(daemon.events, "rules", delivery.event_rules(settings))
+    users = smtp.users(settings)
+    put.append(lambda: daemon.auth.replace(users))
+    limits = smtp.limits(settings)
+    value(daemon.connections, "limits", limits)
+    for index, service in enumerate(daemon.services):
+        value(service, "hostname", settings.hostname)
+        value(service, "limits", limits)
+        value(service, "policy", smtp.policy(settings, index))
+    if smtp.rates_of(daemon.settings) != smtp.rates_of(settings):  # else what was counted goes on counting
+        rates = smtp.rates(settings)
+        for service in daemon.services:
+            value(service, "rates", rates)
+    if daemon.web:
+        from bridge.wiring import web
+
+        value(daemon.web, "rules", web.rules(settings, daemon.listeners))
+        keys, ring = web.keys(settings), daemon.web.keys
+        put.append(lambda: ring.replace(keys))
+    return put
 
 
 def _places(daemon: Daemon, settings: Settings) -> dict[str, Place]:
@@ -91,10 +164,14 @@ async def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatc
     """Those from now on, and those that are no longer used. Raises ProviderError."""
     before = daemon.settings
     running = {old.name: (old, one) for old, one in zip(before.provider, daemon.dispatchers.all, strict=True)}
+    files_before, files = _files_of(before), _files_of(settings)
     changed = [
         chosen
         for chosen in settings.provider
-        if chosen.name not in running or running[chosen.name][0] != chosen or before.breaker != settings.breaker
+        if chosen.name not in running
+        or running[chosen.name][0] != chosen
+        or files_before[chosen.name] != files[chosen.name]
+        or (before.breaker, before.hostname) != (settings.breaker, settings.hostname)
     ]
     built = await _build(changed, settings)
     found: list[Dispatcher] = []
@@ -109,6 +186,15 @@ async def _dispatchers(daemon: Daemon, settings: Settings) -> tuple[list[Dispatc
             one.breaker.hurry()
             found.append(one)
     return found, [one for _, one in running.values() if one not in found]
+
+
+def _files_of(settings: Settings) -> dict[str, tuple[Stamp, ...]]:
+    """By provider: how the files look that are no secrets' but are read when it is built."""
+    found: dict[str, tuple[Stamp, ...]] = {chosen.name: () for chosen in settings.provider}
+    for file in settings.files:
+        if file.key[0] == "provider" and not file.secret:
+            found[settings.provider[int(file.key[1])].name] += (file.stamp,)
+    return found
 
 
 async def _build(changed: Sequence[ProviderBase], settings: Settings) -> dict[str, Provider]:
@@ -129,7 +215,10 @@ async def _retire(daemon: Daemon, one: Dispatcher) -> None:
     daemon.standing.retire(one)
     one.on_change = lambda dispatcher, change: None
     if not one.breaker.closed:
-        await daemon.runner.release(one, daemon.clock.now())
+        try:
+            await daemon.runner.release(one, daemon.clock.now())
+        except (SpoolError, SpoolFull) as error:  # it comes due by itself, later
+            log.error("spool.resume_failed", provider=one.provider.name, error=str(error))
 
     async def close() -> None:
         await one.drain(one.provider.policy.timeout + LAST_WORDS_S)
@@ -138,9 +227,3 @@ async def _retire(daemon: Daemon, one: Dispatcher) -> None:
     task = asyncio.create_task(close(), name=f"retire {one.provider.name}")
     daemon.background.add(task)
     task.add_done_callback(daemon.background.discard)
-
-
-def _needs_restart(before: Settings, after: Settings) -> list[str]:
-    tables = [name for name in AT_A_START if getattr(before, name) != getattr(after, name)]
-    same_rate = after.smtp.model_copy(update={"rate_per_client": before.smtp.rate_per_client})
-    return tables + (["smtp"] if same_rate != before.smtp else [])

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from bridge.cli.app import app
 from bridge.spool.opening import open_spool
 from bridge.spool.sqlite import SqliteSpool
+from tests.leaks import BODY, watch
 
 COMMAND = (sys.executable, "-m", "bridge")
 KEY = "sandbox-key"
@@ -37,6 +38,7 @@ CAPTURE = {
 
 
 def variables(directory: Path, **more: str) -> dict[str, str]:
+    watch.plant_variables(more)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SMTP_BRIDGE_", "COLUMNS"))}
     state = {"STATE_DIRECTORY": str(directory / "state"), "HOME": str(directory)}
     return {**kept, **state, "PYTHONPATH": str(Path(__file__).parents[2]), **more}
@@ -188,7 +190,7 @@ def events(log: Path) -> list[dict[str, Any]]:
 
 def send(port: int, sender: str, recipients: Sequence[str], subject: str = "hello") -> None:
     text = (
-        f"From: {sender or 'daemon@example.com'}\r\nTo: {', '.join(recipients)}\r\nSubject: {subject}\r\n\r\ntext\r\n"
+        f"From: {sender or 'daemon@example.com'}\r\nTo: {', '.join(recipients)}\r\nSubject: {subject}\r\n\r\n{BODY}\r\n"
     )
     with smtplib.SMTP("127.0.0.1", port) as client:
         client.sendmail(sender, list(recipients), text)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
+import hmac
 import io
 import json
+import os
+import re
 import socket
 import ssl
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -18,6 +26,7 @@ import structlog
 
 from bridge import log
 from tests.cli.conftest import KEY, bridge, events, running, sandbox, send, to_sandbox
+from tests.leaks import quietly
 
 PEOPLE = ("local-ann", "local-bob", "local-carl", "local-dora", "nobody", "local-user")
 PASSWORD, BODY = "PLANTED-password", "PLANTED-body"
@@ -95,7 +104,8 @@ def test_hashed_addresses_stand_nowhere_in_the_log(tmp_path: Path, mode: str) ->
     assert {"message.rejected"} < names
     assert any("recipient unknown" in str(event.get("text", "")) for event in events(path))
     hashes = {event["reverse_path"] for event in events(path) if event.get("reverse_path")}
-    assert hashes == {log.hashed("local-ann@example.com")}
+    key = (tmp_path / "state" / "log.key").read_bytes()
+    assert hashes == {hmac.digest(key, b"local-ann@example.com", "sha256").hex()[:12]}
 
 
 def test_full_addresses_stand_in_the_log_as_they_are(tmp_path: Path) -> None:
@@ -139,8 +149,15 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
     structlog.configure(cache_logger_on_first_use=False)  # as in conftest.py
     yield octets
     monkeypatch.undo()
-    log.configure(level="error", format="json")
-    structlog.configure(cache_logger_on_first_use=False)
+    quietly()
+
+
+def configure(captured: io.BytesIO, **settings: Any) -> None:
+    """Once more within a test, whose standard error pytest has replaced since."""
+    stderr = io.TextIOWrapper(captured, write_through=True)
+    with contextlib.redirect_stderr(stderr):
+        log.configure(**settings)
+    stderr.detach()
 
 
 TEXTS = [
@@ -225,3 +242,131 @@ def test_on_a_terminal_the_log_is_for_people_elsewhere_json(tmp_path: Path) -> N
     text = (tmp_path / "stderr").read_text()
     assert "[info     ] daemon.ready" in text
     assert "\x1b" not in text
+
+
+# --- every line there is, by its call
+
+
+def _calls() -> list[tuple[str, list[str]]]:
+    """Each call of a logger in the package: its event, and the names of its facts."""
+    found = []
+    for path in sorted((Path(__file__).parents[2] / "bridge").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+                continue
+            name, event = ast.unparse(node.func), node.args[0].value
+            if name.startswith(("log.", "structlog.get_logger().")) and "." in str(event):
+                found.append((str(event), [word.arg for word in node.keywords if word.arg]))
+    return found
+
+
+def test_no_line_of_any_kind_tells_an_address_when_they_are_hashed(captured: io.BytesIO) -> None:
+    """Whatever a fact of whatever event holds: an address, a list of them, or a text that quotes one."""
+    calls = _calls()
+    address = "Local-Ann@mail.example.com"
+    values = (
+        address,
+        [address, f"<{address}>"],
+        {address: f"550 no such user: {address}"},
+        f"RCPT TO:<{address}>: {{}}",
+    )
+
+    for event, names in calls:
+        for value in values:
+            facts = dict.fromkeys(names, value) | {"exc_info": ValueError(address)}
+            structlog.get_logger().error(event, **{k: v for k, v in facts.items() if k not in ("event", "level")})
+
+    assert len({event for event, _ in calls}) > 60
+    assert len(captured.getvalue().splitlines()) == len(calls) * len(values)
+    assert b"local-ann" not in captured.getvalue().lower()
+    assert b"mail.example" not in captured.getvalue().lower()
+
+
+# --- for the journal
+
+
+def test_addresses_are_hashed_with_a_key_of_the_installation_that_only_its_user_reads(tmp_path: Path) -> None:
+    one, other = (log.address_key(tmp_path / name / "log.key") for name in ("one", "other"))
+
+    assert one == log.address_key(tmp_path / "one" / "log.key")
+    assert one != other
+    assert len(one) == 64
+    assert stat.S_IMODE((tmp_path / "one" / "log.key").stat().st_mode) == 0o600
+    (tmp_path / "one" / "log.key").write_bytes(b"")  # a start that was cut off
+    assert len(log.address_key(tmp_path / "one" / "log.key")) == 64
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_each_line_begins_with_its_priority_where_it_is_asked_for(captured: io.BytesIO, format: Any) -> None:
+    configure(captured, level="debug", format=format, priority="always")
+    for level in ("debug", "info", "warning", "error"):
+        getattr(structlog.get_logger(), level)("x.y", text="a\nb")
+    try:
+        _fail("x")
+    except ValueError:
+        structlog.get_logger().exception("x.y")
+
+    lines = captured.getvalue().splitlines()
+    assert [line[:3] for line in lines] == [b"<7>", b"<6>", b"<4>", b"<3>", b"<3>"]
+    if format == "json":
+        assert [orjson.loads(line[3:])["event"] for line in lines] == ["x.y"] * 5
+
+
+def _stderr(*, journal: bool, priority: str = "auto") -> str:
+    """What a process writes whose standard error is a socket, as systemd's is, with $JOURNAL_STREAM of that socket or another."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        found = os.fstat(theirs.fileno())
+        stream = f"{found.st_dev}:{found.st_ino + (not journal)}"
+        code = f"from bridge import log; import structlog; log.configure(priority={priority!r}); log.complain('no')\n"
+        subprocess.run(
+            [sys.executable, "-c", code + "structlog.get_logger().warning('x.y')"],
+            env={**os.environ, "JOURNAL_STREAM": stream, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stderr=theirs,
+            check=True,
+        )
+        return ours.recv(4096).decode()
+
+
+def test_the_journal_is_told_priorities_and_no_other_file_is() -> None:
+    assert re.fullmatch(r'<3>smtp-bridge: no\n<4>\{.*"event":"x.y".*\}\n', _stderr(journal=True))
+    assert re.fullmatch(r"smtp-bridge: no\n\{.*\}\n", _stderr(journal=False))
+
+
+def test_other_settings_reach_loggers_that_were_used(captured: io.BytesIO) -> None:
+    configure(captured, level="info", format="json")
+    used = structlog.get_logger()
+    bound = used.bind(queue_id="Q")
+    for logger in (used, bound):
+        logger.debug("before")
+    configure(captured, level="debug", format="console", priority="always")
+    for logger in (used, bound):
+        logger.debug("after")
+    configure(captured, level="error", format="json")
+    for logger in (used, bound):
+        logger.warning("at last")
+
+    lines = captured.getvalue().decode().splitlines()
+    assert [line[:3] for line in lines] == ["<7>", "<7>"]
+    assert ["queue_id=Q" in line for line in lines] == [False, True]
+
+
+def test_what_nobody_caught_is_told_without_its_text() -> None:
+    code = """
+import threading
+from bridge import log
+log.configure(format="json")
+log.adopt_hooks()
+class Odd:
+    def __del__(self): raise ValueError("PLANTED")
+def fail(): raise ValueError("PLANTED")
+Odd()
+thread = threading.Thread(target=fail); thread.start(); thread.join()
+fail()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+    told = [(event["event"], event["error"]) for event in map(orjson.loads, done.stderr.splitlines())]
+    assert told == [(f"{name}", "ValueError") for name in ("library.unraisable", "thread.failed", "daemon.failed")]
+    assert "PLANTED" not in done.stderr
+    assert done.returncode == 1

@@ -11,8 +11,9 @@ import pytest
 
 from bridge.sandbox import Sandbox
 from tests.conftest import reserved_port
+from tests.leaks import BODY, MARK
 
-KEY = "sandbox-secret-key"
+KEY = f"{MARK}-sandbox-key"
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ class Smtp:
         await self.envelope(recipients, sender)
         assert (await self.say("DATA")).startswith("354")
         if not content:
-            content = f"From: {sender}\r\nTo: {', '.join(recipients)}\r\nSubject: {subject}\r\n\r\ntext\r\n".encode()
+            content = f"From: {sender}\r\nTo: {', '.join(recipients)}\r\nSubject: {subject}\r\n\r\n{BODY}\r\n".encode()
         self.writer.write(content + b".\r\n")
         return await self.reply()
 

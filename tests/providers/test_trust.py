@@ -12,7 +12,7 @@ import pytest
 
 from bridge.providers import trust
 from bridge.providers.dialing import interleave
-from bridge.providers.trust import client_context, proxy_for_pool, proxy_url
+from bridge.providers.trust import client_context, make_context, proxy_for_pool, proxy_url
 
 BOTH = {"https": "http://secure.proxy:3128", "http": "http://plain.proxy:3128"}
 
@@ -91,7 +91,7 @@ def test_a_python_that_knows_no_store_finds_the_distributions_bundle(
     monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
     monkeypatch.setattr(trust, "_BUNDLES", ("/nonexistent", certificates[1]))
 
-    context = client_context.__wrapped__("")
+    context = make_context("")
 
     assert [ca["subject"] for ca in context.get_ca_certs()] == [((("commonName", "Throwaway CA"),),)]
 

@@ -87,7 +87,7 @@ class Running:
         self._logging = structlog.get_config()
         structlog.configure(
             processors=[self._note],
-            wrapper_class=structlog.make_filtering_bound_logger(40),
+            wrapper_class=structlog.make_filtering_bound_logger(0),  # for tests/leaks.py
             cache_logger_on_first_use=False,
         )
         self._loop.set_exception_handler(lambda loop, context: self.errors.append(repr(context)))
@@ -116,9 +116,10 @@ class Running:
         self._loop.close()
         structlog.configure(**self._logging)
 
-    def _note(self, _: Any, __: str, event: MutableMapping[str, Any]) -> Any:
-        error = event.get("exc_info")
-        self.errors.append(f"{event} {error if isinstance(error, BaseException) else ''}")
+    def _note(self, _: Any, method: str, event: MutableMapping[str, Any]) -> Any:
+        if method in ("error", "exception", "critical"):
+            error = event.get("exc_info")
+            self.errors.append(f"{event} {error if isinstance(error, BaseException) else ''}")
         raise structlog.DropEvent
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from tests.leaks import BODY
+
 CAPTURE = {"SMTP_BRIDGE_PROVIDER__KIND": "capture"}
 ENVELOPE = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.org>\r\n"
 HEADER = b"Date: Mon, 23 Nov 2026 03:27:18 +0000\r\nMessage-ID: <1@example.com>\r\nFrom: ann@example.com\r\n\r\n"
-WHOLE = ENVELOPE + b"DATA\r\n" + HEADER + b"text\r\n.\r\n"
+WHOLE = ENVELOPE + b"DATA\r\n" + HEADER + BODY.encode() + b"\r\n.\r\n"
 
 
 OPEN: list[Raw] = []

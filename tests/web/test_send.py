@@ -21,10 +21,11 @@ from bridge.web import jobs, send
 from bridge.web.keys import Keys
 from tests.conftest import reserved_port
 from tests.e2e.conftest import KEY, eventually, rest
+from tests.leaks import BODY
 from tests.web.conftest import bearer, keys
 
 CAPTURE = '[[provider]]\nkind = "capture"\n'
-PLAIN = {"to": "ann@example.com", "from": "shop@example.com", "subject": "hello", "body": "text"}
+PLAIN = {"to": "ann@example.com", "from": "shop@example.com", "subject": "hello", "body": BODY}
 
 
 @pytest.fixture
