@@ -43,6 +43,22 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python -m tests.bench.spool_depth
 	$(BIN)/python -m tests.bench.history
 
+# A source archive, and the wheel as a packager would build it from that archive.
+dist: $(VENV)/.installed
+	rm -rf dist && mkdir -p dist/tree
+	$(PIP) hatchling
+	$(BIN)/hatchling build -t sdist -d dist
+	tar -xzf dist/*.tar.gz -C dist/tree --strip-components 1
+	cd dist/tree && $(abspath $(BIN))/hatchling build -t wheel -d ..
+	rm -r dist/tree
+
+# What is known against the versions of constraints.txt. It asks a service on the internet; --strict: what could not be asked is a failure.
+.PHONY: audit
+audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt $(ARGS)
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .

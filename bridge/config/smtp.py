@@ -282,7 +282,7 @@ class User(Section):
         "`smtp.listener.client_ca_file`; a user with one needs no password.",
     )
     senders: Annotated[TextList, AfterValidator(check_patterns)] = Field(
-        default=("*",), description='Who this user may send as, as in "*@example.com".'
+        default=("*",), description='Who this user may send as, in the envelope and in From, as in "*@example.com".'
     )
     rate: MaybeRate = Field(
         default=None, description='Messages per period, as in "100/h"; beyond it 451 4.7.1. Empty: no limit.'

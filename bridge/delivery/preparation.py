@@ -5,8 +5,8 @@ one is prepared in a thread.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
@@ -18,9 +18,9 @@ from bridge.mime.binary import Unconvertible, without_binary
 from bridge.mime.fields import header_exceeds, summary
 from bridge.mime.parse import Costly
 from bridge.mime.sameness import fingerprint, is_bulk, is_report
-from bridge.mime.sender import NO_SENDERS, Senders, rewrite_sender
+from bridge.mime.sender import NO_SENDERS, Senders, from_addresses, rewrite_sender
 from bridge.mime.trace import count_hops, received_field, rfc5322_date, stamp
-from bridge.model import Email, Envelope, Message, Origin
+from bridge.model import Email, Envelope, Message, Origin, matches
 from bridge.reply import TOO_MANY_HOPS, Reply
 
 log: Any = structlog.get_logger()
@@ -32,12 +32,14 @@ BEYOND = {
     "depth": Reply(554, "5.6.0", "Message parts are nested too deeply"),
     "parts": Reply(554, "5.6.0", "Message has too many parts"),
 }
+SENDER_NOT_ALLOWED = Reply(550, "5.7.1", "From address not allowed for this user")
 BINARY_SIGNED = Reply(554, "5.6.3", "Binary content in a signed part cannot be converted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings of `[relay]` and what a message may not exceed. Times in seconds."""
+    """The settings of `[relay]` and what a message may not exceed. Times in seconds. `user_senders`: patterns of addresses, by
+    user; who is not in it may send as anybody."""
 
     mode: Literal["auto", "queue", "direct"] = "auto"
     attempt_timeout: float = 10.0
@@ -47,6 +49,7 @@ class Rules:
     hostname: str = "localhost"
     senders: Senders = NO_SENDERS
     dedupe_window: float = 0.0
+    user_senders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +98,11 @@ class Preparation:
         same = fingerprint(content, envelope) if rules.dedupe_window > 0 else b""
         if len(content) > 2 * first:
             content, rest = content[:first], Tail(content, first)  # all of it: what is in a file is read in part
-        was = envelope
+        was, written = envelope, content
         content, envelope, old = _with_new_sender(rules, content, envelope)
+        if content is written and not _may_send_as(rules, origin.user, content):
+            return SENDER_NOT_ALLOWED
+        del written
         raw = join(_stamp(rules, queue_id, envelope, content, origin, now), rest)
         del content, rest
         try:
@@ -125,6 +131,16 @@ class Preparation:
             source=(origin.user or origin.client) + (" bulk" if is_bulk(email, envelope) else ""),
         )
         return Prepared(message=message, email=email, plan=plan, fingerprint=same)
+
+
+def _may_send_as(rules: Rules, user: str, content: bytes) -> bool:
+    """Of the From that a user wrote, since it is what an API sends as; MAIL was held against the same patterns. One without a
+    domain names nobody."""
+    patterns = rules.user_senders.get(user)
+    if patterns is None:
+        return True
+    named = [address for address in from_addresses(content) if "@" in address]
+    return all(any(matches(pattern, address) for pattern in patterns) for address in named)
 
 
 def _with_new_sender(rules: Rules, content: bytes, envelope: Envelope) -> tuple[bytes, Envelope, str]:

@@ -92,6 +92,13 @@ def rewrite_sender(raw: bytes, reverse_path: str, senders: Senders) -> tuple[byt
     return raw, reverse_path, replaced
 
 
+def from_addresses(raw: bytes) -> list[str]:
+    """Every address of every From field. `raw` begins with its header."""
+    start = skip_mbox_line(raw)
+    fields = list(_FIELD.finditer(raw, start, header_end(raw, start)))
+    return [mailbox.email for mailbox in _mailboxes(_values(fields, b"from")) if mailbox.email]
+
+
 def _choose(reverse_path: str, address: str, senders: Senders) -> tuple[Mailbox | None, Mailbox | None]:
     """The new ones for the envelope and for the header, None where the old one stays.
 

@@ -54,6 +54,8 @@ class Disconnected(Exception):
 class Wire(SMTP):
     """The connection itself. Subclasses implement `serve`."""
 
+    _transport: asyncio.Transport  # asyncio's own, which TLS replaces
+
     def __init__(
         self, *, loop: asyncio.AbstractEventLoop, timeout: float, min_data_rate: float = 0.0, client: str = ""
     ) -> None:
@@ -156,7 +158,7 @@ class Wire(SMTP):
         self._writer.transport.write_eof()
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()  # type: ignore[attr-defined]
+            self._transport.resume_reading()
 
     def _cancel_timer(self) -> None:
         if self._timeout_handle is not None:
@@ -199,7 +201,7 @@ class Wire(SMTP):
             self._count(len(self._buffer))
         if len(self._buffer) > HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
-            self._transport.pause_reading()  # type: ignore[attr-defined]
+            self._transport.pause_reading()
         self._wake()
 
     def _count(self, octets: int) -> None:
@@ -220,7 +222,7 @@ class Wire(SMTP):
             raise Disconnected
         if self._reading_paused:
             self._reading_paused = False
-            self._transport.resume_reading()  # type: ignore[attr-defined]
+            self._transport.resume_reading()
         self._more = self.loop.create_future()
         try:
             await self._more
@@ -335,7 +337,7 @@ class Wire(SMTP):
             self._count(len(self._buffer))
         if self._reading_paused and len(self._buffer) <= HIGH_WATER:
             self._reading_paused = False
-            self._transport.resume_reading()  # type: ignore[attr-defined]
+            self._transport.resume_reading()
 
     def begin_content(self) -> None:
         """What comes from now on has to keep the least rate, also in several chunks."""
@@ -378,14 +380,14 @@ class Wire(SMTP):
 
     async def upgrade(self, context: ssl.SSLContext, *, timeout: float) -> bool:
         """STARTTLS: answer 220, drop whatever came before the handshake (CVE-2011-0411), upgrade. False when it failed."""
-        self._transport.pause_reading()  # type: ignore[attr-defined]
+        self._transport.pause_reading()
         self._buffer.clear()
         self._count(0)
         self._writer.write(replies.READY_FOR_TLS.encode())
         self.handshaking = True
         try:
             transport = await self.loop.start_tls(
-                self._transport,  # type: ignore[attr-defined]
+                self._transport,
                 self,
                 context,
                 server_side=True,
@@ -399,8 +401,8 @@ class Wire(SMTP):
         if transport is None:  # aborted meanwhile, which asyncio tells in this way
             return False
         transport.set_write_buffer_limits(high=UNSENT)
-        self._writer._transport = self.transport = transport  # type: ignore[attr-defined]
-        self._replace_writer(self._writer)  # type: ignore[attr-defined]
+        # What StreamReaderProtocol does by a method of its own, which has another name from Python 3.13 on.
+        self._writer._transport = self.transport = self._transport = transport  # type: ignore[attr-defined]
         self.tls = True
         return True
 

@@ -104,6 +104,7 @@ def rules(settings: Settings) -> Rules:
             rules=tuple((rule.sender, parse_setting(rule.from_)) for rule in relay.rewrite),
         ),
         dedupe_window=relay.dedupe_window,
+        user_senders={user.name: user.senders for user in settings.user if "*" not in user.senders},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import signal
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,6 @@ async def test_each_recipient_goes_its_own_route_once(
 async def test_credentials_of_one_user_never_serve_anothers_mail(
     sandbox: Sandbox, backup: Sandbox, start_daemon: Any, connect: Any, secret_hash: str
 ) -> None:
-    import base64
-
     users = "".join(f'[[user]]\nname = "{name}"\npassword_hash = "{secret_hash}"\n' for name in ("shop", "erp"))
     routes = '[[route]]\nuser = "shop"\nproviders = ["main"]\n[[route]]\nuser = "erp"\nproviders = ["backup", "main"]\n'
     listener = '[[smtp.listener]]\naddress = "127.0.0.1:0"\nauth_without_tls = true\n'
@@ -159,6 +158,38 @@ async def test_credentials_of_one_user_never_serve_anothers_mail(
     assert backup.messages == []
     sandbox.recover()
     await eventually(lambda: _are(daemon, {BOB: "sent"}))
+
+
+async def test_who_may_send_as_some_may_not_name_others_in_from(
+    sandbox: Sandbox, start_daemon: Any, connect: Any, secret_hash: str
+) -> None:
+    user = f'[[user]]\nname = "shop"\npassword_hash = "{secret_hash}"\nsenders = ["*@shop.example"]\n'
+    listener = '[[smtp.listener]]\naddress = "127.0.0.1:0"\nauth_without_tls = true\n'
+    relay = '[relay]\nfrom = "noreply@example.com"\n'
+    daemon = await start_daemon(
+        config=listener + relay + user + FAST + provider("main", sandbox.url),
+        SMTP_BRIDGE_SMTP__LISTENER__ADDRESS="127.0.0.1:0",
+    )
+    client = await connect(daemon.listeners[0].port)
+    plain = base64.b64encode(b"\0shop\0secret").decode()
+    assert (await client.say(f"AUTH PLAIN {plain}")).startswith("235")
+
+    async def reply(path: str, *froms: str) -> str:
+        assert (await client.say(f"MAIL FROM:<{path}>")).startswith("250")
+        assert (await client.say(f"RCPT TO:<{BOB}>")).startswith("250")
+        assert (await client.say("DATA")).startswith("354")
+        return str(await client.say("".join(f"From: {text}\r\n" for text in froms) + "\r\ntext\r\n."))
+
+    ours, other = "a@shop.example", "ceo@example.org"
+    refused = "550 5.7.1 From address not allowed for this user"
+    assert await reply(ours, f"The boss <{other}>") == refused
+    assert await reply("", other) == refused
+    assert await reply(ours, f"{ours}, {other}") == refused
+    assert await reply(ours, ours, other) == refused
+    assert sandbox.messages == []
+    assert (await reply(ours, ours)).startswith("250")
+    assert (await reply(ours, "root@localhost")).startswith("250")  # replaced by the operator's
+    assert len(sandbox.messages) == 2
 
 
 async def test_a_legacy_sender_becomes_a_verified_one_in_header_and_envelope(
