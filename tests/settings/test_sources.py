@@ -194,6 +194,7 @@ def test_one_route_and_one_rewrite_fit_in_the_environment(folder: Folder) -> Non
     assert (route.providers, route.sender) == (("capture",), "*@example.com")
     assert (rewrite.sender, rewrite.from_) == ("a@*", "b@example.com")
     assert folder.load(CAPTURE, ROUTE='{"providers": ["capture"]}').route[0].providers == ("capture",)
+    assert folder.load(CAPTURE, ROUTE__RECIPIENT="*@x.example", ROUTE__REFUSE="true").route[0].refuse
 
 
 @pytest.mark.parametrize(
