@@ -28,7 +28,7 @@ _MESSAGE = """
 SELECT message.*, body.raw FROM message LEFT JOIN body USING (queue_id)
 WHERE queue_id = ? AND message.body <> '' AND (failed = 1 OR resolved_at IS NULL)
 """
-_RECIPIENTS = "SELECT * FROM recipient WHERE queue_id = ? ORDER BY position"
+RECIPIENTS = "SELECT * FROM recipient WHERE queue_id = ? ORDER BY position"
 # `message` alone would forget what was sent as soon as the history does, and a repeated import would send it again.
 _KNOWN = """
 SELECT queue_id FROM message WHERE queue_id IN (SELECT value FROM json_each(:ids))
@@ -116,7 +116,7 @@ def _find(db: sqlite3.Connection, queue_id: str) -> tuple[sqlite3.Row, list[sqli
     db.execute("BEGIN")  # one snapshot for both
     try:
         row = db.execute(_MESSAGE, (queue_id,)).fetchone()
-        recipients = db.execute(_RECIPIENTS, (queue_id,)).fetchall()
+        recipients = db.execute(RECIPIENTS, (queue_id,)).fetchall()
     finally:
         db.execute("COMMIT")
     return (row, recipients) if row is not None and recipients else None
