@@ -134,6 +134,9 @@ class World:
         if found := re.search(r"queue import (?:--\S+ )*([^\s-]\S*)", command):
             self.waiting()
             invoke(self.directory, "queue", "export", "--all", found[1])  # there is something to be taken in
+        if found := re.search(r"queue drop --exported (\S+)", command):
+            self.waiting()
+            invoke(self.directory, "queue", "export", "--all", found[1], "--hold")
         if not re.search(r"\b(QUEUE-)?ID\b", command):
             return command
         queue_id = self.waiting()
