@@ -24,6 +24,7 @@ from tests.cli.conftest import KEY, invoke, running, variables
 from tests.conftest import keep_certificate, reserved_port
 from tests.docs.blocks import ROOT
 from tests.docs.table import Run
+from tests.leaks import watch
 
 LATER = "later@example.org"  # whom the sandbox does not take now
 HTTP_KEY = "docs-test-key"
@@ -81,6 +82,7 @@ class World:
         )
 
     def prepare(self) -> None:
+        watch.plant(HTTP_KEY)
         keep_certificate(self.directory / "state")
         text = SETTINGS
         known: dict[str, Any] = {**self.ports, "token": KEY, "hash": hashlib.sha256(HTTP_KEY.encode()).hexdigest()}
