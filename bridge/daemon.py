@@ -142,6 +142,7 @@ class Daemon:
         opened.push_async_callback(self._close_providers)
         self.auth = Authenticator(smtp_wiring.users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
+        opened.callback(self._abandon_arrivals)
         opened.callback(self._close_listeners)
         self.budget = MemoryBudget(settings.smtp.memory_budget, wait_s=settings.smtp.memory_wait)
         self.notifier.status("opening the spool")
@@ -254,6 +255,7 @@ class Daemon:
         self.budget.close()
         last_call = deadline - self.settings.smtp.shutdown_timeout * LAST_CALL
         await self._finish_sessions(last_call)
+        self._abandon_arrivals()
         # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
         await self.dispatchers.drain(_left(last_call))
         for session in tuple(self.connections.sessions):
@@ -280,9 +282,12 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _finish_sessions(self, deadline: float) -> None:
-        """Sessions end by themselves after their transaction."""
-        while self.connections.sessions and _left(deadline) > 0:  # noqa: ASYNC110 seldom, short, and nobody's hot path
+        """Sessions end by themselves after their transaction; who is in his handshake may become one."""
+        while self._has_clients() and _left(deadline) > 0:  # noqa: ASYNC110 seldom, short, and nobody's hot path
             await asyncio.sleep(0.02)
+
+    def _has_clients(self) -> bool:
+        return bool(self.connections.sessions) or any(listener.on_the_way for listener in self.listeners)
 
     # --- building
 
@@ -478,6 +483,10 @@ class Daemon:
     def _close_listeners(self) -> None:
         for listener in self.listeners:
             listener.close()
+
+    def _abandon_arrivals(self) -> None:
+        for listener in self.listeners:
+            listener.abandon()
 
 
 def _left(deadline: float) -> float:
