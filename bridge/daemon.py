@@ -23,7 +23,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config.settings import Settings
 from bridge.config.warnings import warnings
 from bridge.content import Contents
-from bridge.control import Answer, Control
+from bridge.control import Answer, Control, beside, within
 from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
@@ -77,6 +77,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self._read_again = read_again
+        self._source = os.path.realpath(settings.source) if settings.source else ""
         self.clock = clock or SystemClock()
         self.notifier = Notifier()
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -88,7 +89,9 @@ class Daemon:
         self._places: dict[str, Place] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._is_ready = self._reload_when_ready = False
         self.background: set[asyncio.Task[Any]] = set()
+        self.retired: list[Dispatcher] = []  # by a reload, with attempts that still run
         self.reloading = asyncio.Lock()
         self._close = contextlib.AsyncExitStack()
 
@@ -97,17 +100,28 @@ class Daemon:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises what `start` raises, and RuntimeError when a part died."""
         started = time.monotonic()
-        await self.start()
         loop = asyncio.get_running_loop()
+        # From the first moment on, for a start may have a spool to migrate: unhandled, it would end the process.
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        await self.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         self.notifier.ready()
         log.info("daemon.ready", duration_ms=round((time.monotonic() - started) * 1000, 1))
+        self._is_ready = True
+        if self._reload_when_ready:
+            self._reload_soon()
         try:
             await self.wait()
         finally:
             await self.stop()
+
+    def _hung_up(self) -> None:
+        if self._is_ready:
+            self._reload_soon()
+        else:
+            self._reload_when_ready = True
 
     def _signalled(self, number: int) -> None:
         if self._stop.is_set():
@@ -187,9 +201,13 @@ class Daemon:
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
         if self.http:
             await self._start_http(self.http)
-        control = Control(settings.spool_path, {"reload": self._reload_safely})
-        opened.push_async_callback(control.close)
-        await control.start()
+        questions = {"reload": self._reload_safely, "settings": self._say_settings}
+        for control in (
+            Control(beside(settings.spool_path), questions),
+            Control(within(settings.state_directory), questions, shared=True),
+        ):
+            opened.push_async_callback(control.close)
+            await control.start()
 
     async def _start_http(self, http: WebServer) -> None:
         from bridge.providers.fetch import fetch
@@ -257,7 +275,7 @@ class Daemon:
         await self._finish_sessions(last_call)
         self._abandon_arrivals()
         # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
-        await self.dispatchers.drain(_left(last_call))
+        await asyncio.gather(*(one.drain(_left(last_call)) for one in (*self.dispatchers.all, *self.retired)))
         for session in tuple(self.connections.sessions):
             session.stop(force=True)
         await self.submission.drain(_left(deadline))
@@ -462,6 +480,10 @@ class Daemon:
                 self.notifier.ready()
         return answer
 
+    async def _say_settings(self) -> Answer:
+        """The settings file, by which who asks in the state directory knows whether this is the daemon that is meant."""
+        return {"outcome": "settings", "source": self._source}
+
     async def reload(self, settings: Settings) -> list[str]:
         """See `wiring.reload.use`. Raises ProviderError and CertificateError, and then nothing has changed."""
         needs_restart = await reload(self, settings)
@@ -477,7 +499,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         current = [one.provider for one in self.dispatchers.all] if hasattr(self, "dispatchers") else self.providers
-        for provider in current:
+        for provider in (*current, *(one.provider for one in self.retired)):
             await provider.aclose()
 
     def _close_listeners(self) -> None:
