@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from bridge.config.environ import DEFAULT_LISTENER_VARIABLE, fill_listeners, overlay, unknown_variable, variables
 from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
 from bridge.config.machine import state_directory
-from bridge.config.named_files import NamedFile, UnusableFile, check_readable, find_file, read_secret
+from bridge.config.named_files import NamedFile, UnusableFile, check_readable, find_file, is_credential, read_secret
 from bridge.config.places import Places
 from bridge.config.provider_base import ProviderBase
 from bridge.config.providers import KINDS
@@ -109,6 +109,7 @@ class _Loading:
         self._tree: dict[str, Any] = file.tree if file else {}
         self._unread: set[KeyPath] = set()
         self._files: list[NamedFile] = []
+        self._as_at_start = list(given)
         self._problems = list(overlay(self._tree, given, self._places))
         if address := environ.get(DEFAULT_LISTENER_VARIABLE):
             fill_listeners(self._tree, address, self._places)
@@ -126,7 +127,13 @@ class _Loading:
 
     def settings(self) -> Settings:
         self._table(self._tree, Settings, ())
-        facts = Facts(state_directory(self._environ), self._source, tree=self._tree, files=tuple(self._files))
+        facts = Facts(
+            state_directory(self._environ),
+            self._source,
+            tree=self._tree,
+            files=tuple(self._files),
+            as_at_start=tuple(dict.fromkeys(self._as_at_start)),
+        )
         checked: Settings | None = None
         try:
             checked = Settings.read(self._tree, facts)
@@ -227,7 +234,9 @@ class _Loading:
 
     def _read_secret(self, table: dict[str, Any], key: str, name: str, path: KeyPath) -> None:
         directory = self._places.of(path).directory
-        self._note(find_file(name, directory, self._environ), (*path[:-1], key), secret=True)
+        found = find_file(name, directory, self._environ)
+        self._note(found, (*path[:-1], key), secret=True)
+        self._note_credential(found, path)
         try:
             table[key] = read_secret(name, directory, self._environ)
         except UnusableFile as problem:
@@ -240,6 +249,7 @@ class _Loading:
         if not isinstance(value, str) or not value:
             return
         found = find_file(value, self._places.of(path).directory, self._environ)
+        self._note_credential(found, path)
         if path[0] == "provider":  # the listeners' are looked at by themselves
             self._note(found, path, secret=False)
         try:
@@ -250,6 +260,10 @@ class _Loading:
 
     def _note(self, path: Path, key: KeyPath, *, secret: bool) -> None:
         self._files.append(NamedFile(key, path.absolute(), stamp(path), secret))
+
+    def _note_credential(self, file: Path, path: KeyPath) -> None:
+        if is_credential(file, self._environ):
+            self._as_at_start.append(_dotted(path))
 
     def _say(self, path: KeyPath, text: str) -> None:
         self._problems.append(self._line(path, text))

@@ -369,13 +369,17 @@ class Log(Section):
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known beside the keys: where state is kept, which file was read, whether nothing at all was set; and for when a
-    secret's file changes, `tree` (what was validated) with the files that were named in it."""
+    secret's file changes, `tree` (what was validated) with the files that were named in it.
+
+    `as_at_start`: variables, and keys whose file is a credential of the service (systemd). A process has both from its start on.
+    """
 
     state: Path
     source: str = ""
     implicit_capture: bool = False
     tree: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     files: tuple[NamedFile, ...] = field(default=(), compare=False)
+    as_at_start: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Settings(Section, BaseSettings):
@@ -449,6 +453,11 @@ class Settings(Section, BaseSettings):
     def files(self) -> tuple[NamedFile, ...]:
         """The secret files, and others that providers are built from, as they were found."""
         return self._facts.files
+
+    @property
+    def as_at_start(self) -> tuple[str, ...]:
+        """The variables and the keys with a credential of the service: what changed there is seen at a restart only."""
+        return self._facts.as_at_start
 
     @property
     def hostname(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import smtplib
@@ -452,11 +453,16 @@ def test_what_would_be_told_here_is_not_dropped(tmp_path: Path) -> None:
 
 def follow(directory: Path, backups: Path, block: str) -> str:
     """The commands of a block, line by line; what they print. `systemctl` is not there to be asked."""
-    printed = ""
+    printed, names = "", {}
     for line in block.splitlines():
         line = line.replace("/var/lib/smtp-bridge", f"{directory}/state").replace(
             "/var/backups/smtp-bridge", str(backups)
         )
+        if assigned := re.fullmatch(r"([A-Z]+)=\$\((.+)\)", line):
+            done = subprocess.run(shlex.split(assigned[2]), capture_output=True, text=True, cwd=directory, check=True)
+            names[assigned[1]] = done.stdout.strip()
+            continue
+        line = re.sub(r"\$([A-Z]+)", lambda name: names[name[1]], line)
         command, *arguments = shlex.split(line.removesuffix(" || true"))
         if command == "smtp-bridge":
             done = invoke(directory, *arguments)
@@ -471,15 +477,19 @@ def follow(directory: Path, backups: Path, block: str) -> str:
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/backup.md").read_text(), re.DOTALL)
     backup, going_back, export, importing, drop, before_upgrade = blocks
-    stop_and_put_back, look = going_back.split("systemctl start smtp-bridge\n")
+    stop_and_put_back, look = re.split("systemctl start .*\n", going_back)
     old, new, backups = tmp_path / "old", empty(tmp_path / "new"), tmp_path / "backups"
-    old.mkdir()
+    (old / "private/state").mkdir(parents=True)
+    (old / "state").symlink_to("private/state")  # as DynamicUser= has it
     in_spool(old, fill)
     ids = {id_at(1.7e9 + number) for number in range(4)}
 
     assert "is copied to" in follow(old, backups, backup)
     in_spool(old, lambda spool: spool.drop(sorted(ids), now=time.time()))  # what came after the copy
     follow(old, backups, stop_and_put_back)
+    assert os.readlink(old / "state") == "private/state"
+    assert {path.name for path in (old / "private").iterdir()} == {"state", "state.aside"}
+    assert not (old / "private/state").is_symlink()
     assert statuses(old) == {"held"}
     in_spool(old, lambda spool: spool.stats())
     assert ids <= set(follow(old, backups, look).split())

@@ -50,7 +50,7 @@ class Skip:
 
 def bare(command: str) -> str:
     """Without what stands before the program: `sudo`, its options and variables; and with the program's name alone."""
-    words = re.sub(r"^(?:(?:sudo(?: -[A-Za-z]+| -u \S+)*|[A-Z_]+=(?:\"[^\"]*\"|'[^']*'|\S)*) +)+", "", command)
+    words = re.sub(r"^(?:(?:sudo(?: -[A-Za-z]+| -u \S+)*|[A-Z_]+=(?!\$\()(?:\"[^\"]*\"|'[^']*'|\S)*) +)+", "", command)
     return re.sub(r"^(?:/opt/smtp-bridge/bin/|\.venv/bin/|\./)", "", words)
 
 
@@ -212,6 +212,7 @@ TABLE: tuple[Run | Skip, ...] = (
     Skip(_any(_ENGINES), "it needs an engine and an image", container),
     Skip(_any(_CLUSTERS), "it needs an engine or a cluster", files_exist),
     Skip(_any((*_PACKAGES, *_FILES)), SYSTEM, files_exist),
+    Skip(r"[A-Z]+=\$\(readlink ", "it is of use to the lines after it (cli/test_moving.py runs them)", nothing),
     Skip(_any(_READERS), "it reads or edits what is the reader's own", files_exist),
     Skip(_any(_FOREIGN), FOREIGN, nothing),
     Skip(_any(("for", "while", "if", "case", "until")), "a script of the shell", nothing),
