@@ -318,8 +318,9 @@ class Spool(Protocol):
         limit: int = 500,
         posts: Callable[[Sequence[Heard]], Sequence[Post]] = lambda heard: (),
     ) -> Sequence[Heard]:
-        """Those of no message, from `since` on, once more: the answer to a call may come later than its event. `posts`: made of
-        those that have a message now, in the same transaction."""
+        """All those of no message, from `since` on, once more: the answer to a call may come later than its event. `limit`: looked
+        at in one go; what else waits is done in between. `posts`: made of those that have a message now, in one transaction
+        with what they change."""
 
     async def prune_events(self, *, now: float, limit: int = 500) -> int:
         """Forget up to `limit` of them that are older than the history; how many."""
