@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.spool import schema, summaries
+from bridge.spool import memory, schema, summaries
 from bridge.spool import search as searching
 from bridge.spool.base import Search, SpoolError
 from bridge.spool.ids import LENGTH, id_at, new_queue_id, time_of
@@ -304,3 +304,38 @@ def test_a_filter_holds_what_was_put_in_and_little_else() -> None:
     wrong = sum(summaries.may_hold(words, summaries.hash_of(f"other{n}")) for n in range(5000))
     assert wrong < 50
     assert not summaries.may_hold(summaries.make_filter([]), summaries.hash_of("x"))
+
+
+# --- suppressions
+
+
+def suppressed(path: Path, count: int) -> None:
+    with sqlite3.connect(path) as db:
+        rows = ((f"a{number:06}@example.org", f"Reason {number} GRÜN", NOW) for number in range(count))
+        db.executemany("INSERT INTO suppression VALUES (?, ?, 'main', ?)", rows)
+    db.close()
+
+
+def test_suppressions_are_found_by_address_and_reason_page_by_page(reader: sqlite3.Connection, path: Path) -> None:
+    suppressed(path, 10_000)
+
+    def pages(typed: str, time_s: float = 10.0) -> list[list[str]]:
+        found, after = [], ""
+        while after or not found:
+            rows, after = memory.find_suppressions(reader, typed, 4, after, time_s)
+            found.append([str(row["address"]) for row in rows])
+        return found
+
+    ends = [f"a{number:06}@example.org" for number in (999, 1999, 2999, 3999, 4999, 5999, 6999, 7999, 8999, 9999)]
+    assert pages("999@EXAMPLE") == [ends[:4], ends[4:8], ends[8:]]
+    assert pages("reason 9999") == [[ends[9]]]
+    assert len(memory.find_suppressions(reader, "GRÜN", 4, "")[0]) == 4
+    assert [one for page in pages("999@EXAMPLE", 0.0) for one in page] == ends
+    assert pages("nothing", 0.0) == [[], [], []]
+
+
+async def test_a_search_of_all_suppressions_comes_to_its_end(spool: SqliteSpool, path: Path) -> None:
+    suppressed(path, 5000)
+
+    assert await spool.find_suppressions("a000000") == ([(await spool.list_suppressions(limit=1))[0]], "")
+    assert await spool.find_suppressions("no such thing") == ([], "")
