@@ -216,7 +216,8 @@ def _settle(db: sqlite3.Connection, heard: Sequence[Heard], now: float, retentio
 
 @dataclass(frozen=True, slots=True)
 class Rejoin:
-    """Those with these ids (see `joinable`), if they belong to no message yet: the answer to our call may come after the event."""
+    """Those with these ids (see `joinable`), if they belong to no message yet: the answer to our call may come after the
+    event."""
 
     ids: Sequence[int]
     now: float
