@@ -148,6 +148,7 @@ def _rules(daemon: Daemon, settings: Settings) -> list[Callable[[], None]]:
         from bridge.wiring import web
 
         value(daemon.web, "rules", web.rules(settings, daemon.listeners))
+        value(daemon.web, "proxies", settings.http.trusted_proxies)
         keys, ring = web.keys(settings), daemon.web.keys
         put.append(lambda: ring.replace(keys))
     return put

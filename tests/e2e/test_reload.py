@@ -257,7 +257,7 @@ AT_ONCE = {
     " max_unknown_commands max_commands rate_per_client timeout min_data_rate tls_handshake_timeout shutdown_timeout listener",
     Listener: "require_tls require_auth allowed_networks auth_mechanisms auth_without_tls bare_newlines bare_addresses"
     " proxy_networks",
-    Http: "key",
+    Http: "key trusted_proxies",
 }
 AT_A_START = {Smtp: restart.SMTP, Listener: restart.LISTENER, Http: restart.HTTP}
 
