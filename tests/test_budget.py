@@ -88,9 +88,11 @@ async def test_it_gets_no_more_than_the_short_ones_leave() -> None:
     budget = MemoryBudget(100, wait_s=5)
     short = budget.charge(40)
 
-    assert (await budget.hold(10_000, large=True)).octets == 60
+    hold = await budget.hold(10_000, large=True)
+    assert hold.octets == 60
+    hold.release()
     short.release()
-    assert (await budget.hold(10_000)).octets == 40
+    assert (await budget.hold(10_000)).octets == 100
 
 
 async def test_who_waits_too_long_hears_it_and_those_behind_go_on() -> None:
