@@ -48,9 +48,9 @@ class MemoryBudget:
         return hold
 
     async def hold(self, octets: int, *, large: bool = False) -> Hold:
-        """As `take`, but waits. What is more than there will ever be gets all of it, alone. Raises Exhausted."""
-        octets = min(octets, self.most_large - self.total // QUEUE_SHARE if large else self.total)
-        if hold := self.take(octets, large=large):
+        """As `take`, but waits. What is more than there will ever be gets all that is left when no other of its kind holds
+        anything (but the queue, of its share), and none is let in beside it. Raises Exhausted."""
+        if not self._waiting[large] and (hold := self._grant(octets, large)):
             return hold
         waiter = _Waiter(octets, asyncio.get_running_loop().create_future())
         queue = self._waiting[large]
@@ -80,6 +80,15 @@ class MemoryBudget:
                 if not waiter.ready.done():
                     waiter.ready.set_exception(Exhausted())
 
+    def _grant(self, octets: int, large: bool) -> Hold | None:
+        """None when that much, or what there can be of it, is not left now."""
+        usual = self.most_large - self.total // QUEUE_SHARE if large else self.total
+        if not self._fits(min(octets, usual), large):
+            return None
+        if octets > usual:
+            octets = min(octets, self.total - self.used, self.most_large - self.large if large else self.total)
+        return self.charge(octets, large=large)
+
     def _fits(self, octets: int, large: bool) -> bool:
         return self.used + octets <= self.total and (
             not large or self.large + octets + self.reserved <= self.most_large
@@ -94,9 +103,8 @@ class MemoryBudget:
 
     def _let_in(self) -> None:
         for large, queue in self._waiting.items():
-            while queue and self._fits(queue[0].octets, large):
+            while queue and (hold := self._grant(queue[0].octets, large)):
                 waiter = queue.popleft()
-                hold = self.charge(waiter.octets, large=large)
                 if waiter.ready.done():  # it was cancelled, or the budget closed, a moment ago
                     hold.release()
                 else:

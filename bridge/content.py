@@ -145,6 +145,26 @@ class Content:
         self.hold.resize(whole)
         return True
 
+    def split(self) -> Content:
+        """Another one that begins with a part of this one's hold, so that it need not wait for its own."""
+        hold = self._contents.budget.charge(READING)
+        self.hold.resize(max(self.hold.octets - READING, 0))
+        return Content(self._contents, hold)
+
+    async def put_away(self) -> None:
+        """All of it to the file, where it holds nothing; where the disk has no room it stays as it is. Raises NoRoom."""
+        if not self._no_file:
+            await self._write_out()
+        if self._file is not None:
+            self.hold.resize(0)
+
+    def part(self, start: int, end: int) -> bytes:
+        """Of one that was put away. Blocks. Raises OSError."""
+        if self._file is not None:
+            return join(b"", Rest(self._file, start, end))
+        self._blocks = [b"".join(self._blocks)]
+        return self._blocks[0][start:end]
+
     def read(self, first: int) -> tuple[bytes, Rest | None]:
         """The first octets, at least so many (or all there are), and the rest. Blocks when it is long. Raises OSError."""
         if self._file is None:

@@ -62,13 +62,37 @@ async def test_who_waits_is_served_in_order_and_before_who_comes_later() -> None
     assert order == ["first", "second"]
 
 
-async def test_what_is_more_than_there_is_gets_all_of_it_alone() -> None:
+@pytest.mark.parametrize(("octets", "held"), [(51, 51), (70, 70), (10_000, 70)])
+async def test_what_is_more_than_there_can_be_gets_all_that_is_left_alone(octets: int, held: int) -> None:
     budget = MemoryBudget(100, wait_s=5)
-    hold = await budget.hold(10_000, large=True)
+    queue = budget.charge(5, large=True)
+    budget.reserved = 20  # as the runner does: the rest of its quarter
+    other = await budget.hold(1, large=True)
+    waiting = asyncio.create_task(budget.hold(octets, large=True))
+    await asyncio.sleep(0)
+    assert not waiting.done()
 
-    assert budget.large == 50  # the rest of three quarters is the queue's
-    hold.release()
+    other.release()
+    hold = await waiting
+
+    assert (hold.octets, budget.large) == (held, 5 + held)
+    assert budget.take(1, large=True) is None
+    short = budget.take(25)  # nobody's long messages keep a short one waiting
+    assert short
+    for one in (hold, short, queue):
+        one.release()
     assert budget.used == 0
+
+
+async def test_it_gets_no_more_than_the_short_ones_leave() -> None:
+    budget = MemoryBudget(100, wait_s=5)
+    short = budget.charge(40)
+
+    hold = await budget.hold(10_000, large=True)
+    assert hold.octets == 60
+    hold.release()
+    short.release()
+    assert (await budget.hold(10_000)).octets == 100
 
 
 async def test_who_waits_too_long_hears_it_and_those_behind_go_on() -> None:

@@ -17,11 +17,12 @@ from bridge.model import Answer
 from bridge.providers.events.base import Fetch, Hook
 from bridge.reply import Reply
 from bridge.spool.base import Store
+from bridge.web.callers import Callers
 from bridge.web.clients import Network
 from bridge.web.keys import Keys
 from bridge.web.visits import Visits
 
-BODIES_OCTETS, BODIES_WAIT_S = 32 * 1024 * 1024, 10.0
+BODIES_OCTETS = 32 * 1024 * 1024
 Submit = Callable[..., "asyncio.Task[Answer]"]  # as `submission.submit`
 
 
@@ -57,13 +58,14 @@ class Place:
 @dataclass(slots=True, kw_only=True)
 class Webhooks:
     """`places`: by the name in the address. `max_size`: octets of a body. `budget`: what bodies may take in memory, apart from
-    the mail's, since anybody can call."""
+    the mail's, since anybody can call; of who is not known to have the secret, one client has a part of it (`unverified`)."""
 
     places: Mapping[str, Place]
     events: Events
     fetch: Fetch
     max_size: int = 1 << 20
-    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(BODIES_OCTETS, wait_s=BODIES_WAIT_S))
+    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(BODIES_OCTETS, wait_s=0))
+    unverified: Callers = field(default_factory=Callers)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +101,8 @@ class Web:
         """No request is begun any more, and of who still sends his nothing more is waited for."""
         self.stopping = True
         for body in self.bodies:
-            body.reschedule(0.0)
+            if not body.expired():  # in this very turn of the loop; it cannot be asked to end again
+                body.reschedule(0.0)
 
     @property
     def open(self) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -98,33 +98,44 @@ def _port(host: str) -> str:
 
 async def read_body(request: Request, limit: int, *, grow: Callable[[int], bool] | None = None) -> bytes:
     """`grow`: whether there is memory for so many octets more. Raises Problem 400, 408, 413 and 503."""
+    pieces: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        if grow and not grow(len(piece)):
+            raise Problem(503, "No memory for it now", headers={"Retry-After": str(RETRY_S)})
+        pieces.append(piece)
+
+    await each_piece(request, limit, take)
+    return b"".join(pieces)
+
+
+async def each_piece(
+    request: Request, limit: int, take: Callable[[bytes], Awaitable[None]], *, within_s: float = 0.0
+) -> None:
+    """The body as it comes, `within_s` seconds (0: as many as others have). Raises Problem 400, 408, 413 and 503."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise Problem(413, f"The body is larger than {limit} octets")
     web: Web = request.app.state.web
-    pieces: list[bytes] = []
     size = 0
     try:
-        async with _in_time(web):
+        async with _in_time(web, within_s or BODY_S):
             async for piece in request.stream():
                 size += len(piece)
                 if size > limit:
                     raise Problem(413, f"The body is larger than {limit} octets")
-                if grow and not grow(len(piece)):
-                    raise Problem(503, "No memory for it now", headers={"Retry-After": "30"})
-                pieces.append(piece)
+                await take(piece)
     except ClientDisconnect:
         raise Problem(400, "The body ended too early") from None
     except TimeoutError:
         if web.stopping:
             raise stopping() from None
         raise Problem(408, "The body came too slowly", code="timeout") from None
-    return b"".join(pieces)
 
 
 @contextlib.asynccontextmanager
-async def _in_time(web: Web) -> AsyncIterator[None]:
-    async with asyncio.timeout(BODY_S) as timeout:
+async def _in_time(web: Web, seconds: float) -> AsyncIterator[None]:
+    async with asyncio.timeout(seconds) as timeout:
         web.bodies.add(timeout)
         try:
             yield

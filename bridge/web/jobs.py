@@ -21,8 +21,8 @@ MESSAGES = "messages"
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """One message of a request. `where`: before its fields, as in `messages[3].`; `paid`: it is counted already.
-    `hops`: that it took before it came here."""
+    """One message of a request. `where`: before its fields, as in `messages[3].`; `paid`: it is counted already; `part`: where
+    it stands in what was written of the request, None when it is too large."""
 
     key: Key
     origin: Origin
@@ -32,7 +32,7 @@ class Job:
     where: str = ""
     idempotency_key: str = ""
     paid: bool = False
-    hops: int = 0
+    part: range | None = None
 
 
 def one(value: Any, max_recipients: int) -> list[Job]:

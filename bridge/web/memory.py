@@ -35,12 +35,12 @@ def no_memory() -> Problem:
 
 
 @contextlib.asynccontextmanager
-async def while_read(web: Web, request: Request, limit: int) -> AsyncIterator[None]:
-    """For a body of who may send one, while it comes in, which it may do slowly. Raises Problem 503."""
+async def while_read(web: Web, request: Request, limit: int) -> AsyncIterator[Hold]:
+    """For a body of who may send one, while it comes in, which it may do slowly, and is parsed. Raises Problem 503."""
     declared = request.headers.get("content-length", "")
     hold = await take(web, 2 * min(int(declared) if declared.isdigit() else limit, limit))
     try:
-        yield
+        yield hold
     finally:
         hold.release()
 

@@ -56,6 +56,10 @@ class Once:
         self._new_queue_id = new_queue_id
         self._running: dict[bytes, tuple[bytes, asyncio.Task[Said]]] = {}
 
+    def is_running(self, key: bytes) -> bool:
+        """Whether who comes with it now waits for the answer of another."""
+        return key in self._running
+
     async def run(
         self, key: bytes, body: bytes, work: Work, *, field: str, admit: Callable[[], None] = lambda: None
     ) -> Said:

@@ -10,7 +10,7 @@ import contextlib
 import math
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from bridge.budget import Exhausted, Hold
-from bridge.content import Content, NoRoom
+from bridge.content import READING, Content, NoRoom, join
 from bridge.mime.trace import HOPS
-from bridge.mime.write import Draft, write
+from bridge.mime.write import write
 from bridge.model import Answer, Envelope, Origin, Peer, matches
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.web import guard, replies
@@ -32,6 +32,7 @@ from bridge.web.jobs import MESSAGES, Job, check_type, one, parsed, several
 from bridge.web.keys import Key
 from bridge.web.once import HEADER, Once, Said, scoped
 from bridge.web.order import Order, read_key
+from bridge.web.written import TooLarge, Written
 
 log: Any = structlog.get_logger()
 
@@ -42,7 +43,6 @@ COST = (
 )
 MAX_VALUES = 1_000_000  # in the JSON of a request, commas in its texts among them
 SHORT = 64 * 1024  # octets of a request that is read at once; a longer one in a thread
-BLOCK = 64 * 1024
 MAX_HOPS_DIGITS = 5
 
 
@@ -71,48 +71,72 @@ class Door:
         hops = _hops(request)
         origin = Origin(client=_client(request), user=owner(caller.key), protocol="HTTP")
         peer = Peer()
-        async with self._body(request) as (value, hold):
-            many = isinstance(value, dict) and MESSAGES in value
-            try:
-                jobs = await self._read(value, many=many, size=hold.octets // COST)
-            except Problem as problem:
-                _note(problem, origin)
-                raise
-            del value
+        many, jobs, written = await self._received(request, origin, hops)
+        try:
             for number, job in enumerate(jobs):
-                job.key, job.origin, job.peer, job.hops = caller.key, origin, peer, hops
+                job.key, job.origin, job.peer = caller.key, origin, peer
                 own = job.order.key if job.order else ""
                 job.idempotency_key = own or (f"{header}\0{number}" if header and many else header)
             async with _watched(request, peer):
-                found = await (self._all(jobs, hold) if many else self._single(jobs[0], hold))
-        return found
+                return await (self._all(jobs, written) if many else self._single(jobs[0], written))
+        finally:
+            written.close()
 
     # --- the request
 
-    @contextlib.asynccontextmanager
-    async def _body(self, request: Request) -> AsyncIterator[tuple[Any, Hold]]:
-        """What it says, and the hold of what that takes. Raises Problem."""
-        limit = self._web.rules.max_message_size * 4 // 3 + SLACK
-        told = request.headers.get("content-length", "")
-        size = int(told) if told.isdigit() else SHORT
-        if size > limit:
-            raise Problem(413, f"The body is larger than {limit} octets")
+    async def _received(self, request: Request, origin: Origin, hops: int) -> tuple[bool, list[Job], Written]:
+        """Whether it may have several messages, and these, with what was written of them, which is all that is held of the
+        request from here on. Raises Problem."""
+        content: Content | None = None
         try:
-            hold = await self._web.hold(COST * size, large=size > SHORT or not told)
+            content = await self._web.begin()
+            await self._body(request, content)
+            # Nothing here keeps the body or its value, which are gone once the messages are made of them.
+            value = await self._value([await _whole(content)], content.hold)
+            many = isinstance(value, dict) and MESSAGES in value
+            jobs = await self._read(value, many=many, size=content.size)
+            del value
+            return many, jobs, await self._written(jobs, content, hops, many=many)
+        except Problem as problem:
+            _note(problem, origin)
+            raise
         except Exhausted:
             raise _later("No memory for it now") from None
-        room = hold.octets // COST
-
-        def grow(octets: int) -> bool:
-            nonlocal room
-            room -= octets
-            return room >= 0 or told.isdigit() or hold.grow(COST * octets)
-
-        try:
-            # Nothing here keeps the body or its value, which are gone once the messages are made of them.
-            yield await self._value([await guard.read_body(request, limit, grow=grow)], hold), hold
+        except (NoRoom, OSError):
+            raise _later("No room for it now") from None
         finally:
-            hold.release()
+            if content:
+                content.abandon()
+
+    async def _body(self, request: Request, content: Content) -> None:
+        """As a message comes in by SMTP: to a file where it is long, and what all of it takes is held when it is there, so that
+        who is slow holds up nobody. Raises Problem, `budget.Exhausted`, NoRoom."""
+        limit = self._web.rules.max_message_size * 4 // 3 + SLACK
+        if budget := self._web.budget:
+            limit = min(limit, budget.most_large // COST)
+        await guard.each_piece(request, limit, content.write)
+        await content.keep(COST * content.size + READING)
+
+    async def _written(self, jobs: list[Job], content: Content, hops: int, *, many: bool) -> Written:
+        """Of each its message, in place of its draft. Raises NoRoom."""
+        limit = self._web.rules.max_message_size
+        written = Written(content.split(), self._web.begin)
+        try:
+            for job in jobs:
+                if job.order is None:
+                    continue
+                draft, job.order.draft = job.order.draft, None
+                assert draft
+                if hops:
+                    draft = replace(draft, headers=((HOPS, str(hops)), *draft.headers))
+                with contextlib.suppress(TooLarge):
+                    job.part = await written.add(write(draft, _new_boundary), limit)
+                del draft
+            await written.end(shared=many)
+        except BaseException:
+            written.close()
+            raise
+        return written
 
     async def _value(self, box: list[bytes], hold: Hold) -> Any:
         """Of the JSON in the box, which is emptied. Raises Problem."""
@@ -134,12 +158,12 @@ class Door:
 
     # --- the answers
 
-    async def _single(self, job: Job, hold: Hold) -> Response:
-        said = await self._answer(job, lambda: hold.resize(0))
+    async def _single(self, job: Job, written: Written) -> Response:
+        said = await self._answer(job, written)
         again = {"Idempotent-Replayed": "true"} if said.again else {}
         return Json(said.body, status_code=said.status, headers={**said.headers, **again})
 
-    async def _all(self, jobs: list[Job], hold: Hold) -> Response:
+    async def _all(self, jobs: list[Job], written: Written) -> Response:
         """A result for each; those that were not taken do not count."""
         key, number = jobs[0].key, len(jobs)
         if key.rate and number > key.rate.count:
@@ -151,19 +175,18 @@ class Door:
             )
         self._pay(key, number)
         slots = asyncio.Semaphore(AT_ONCE)
-        share = hold.octets // number
 
         async def answer(job: Job) -> Said:
             job.paid = True
             async with slots:
-                return await self._answer(job, lambda: hold.resize(max(hold.octets - share, 0)))
+                return await self._answer(job, written)
 
         found = await asyncio.gather(*map(answer, jobs))
         self._web.keys.give_back(key, sum(said.again or not said.promised for said in found))
         return Json({"results": [_result(said) for said in found]})
 
-    async def _answer(self, job: Job, written: Callable[[], None]) -> Said:
-        """Whatever comes of it. `written`: the draft is gone."""
+    async def _answer(self, job: Job, written: Written) -> Said:
+        """Whatever comes of it."""
         try:
             return await self._take(job, written)
         except Problem as problem:
@@ -178,7 +201,7 @@ class Door:
             log.error("spool.error", where="send", error=str(error))
             return replies.refusal(_later("The spool cannot be used now"))
 
-    async def _take(self, job: Job, written: Callable[[], None]) -> Said:
+    async def _take(self, job: Job, written: Written) -> Said:
         if job.refused:
             return job.refused
         order = job.order
@@ -191,15 +214,18 @@ class Door:
             return await self._send(job, order, self._web.new_queue_id(), written)
         # Who sends a key comes again for the answer, so the message is taken also when it has hung up.
         job.peer = Peer()
+        key = scoped(job.key.name, job.idempotency_key)
+        if self._once.is_running(key):
+            written.not_sent()
         return await self._once.run(
-            scoped(job.key.name, job.idempotency_key),
+            key,
             order.digest,
             lambda queue_id: self._send(job, order, queue_id, written),
             field="idempotency_key" if order.key else HEADER,
             admit=lambda: None if job.paid else self._admit(job.key),
         )
 
-    async def _send(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
+    async def _send(self, job: Job, order: Order, queue_id: str, written: Written) -> Said:
         return self._refused_recipients(job, order) or await self._submit(job, order, queue_id, written)
 
     def _refused_recipients(self, job: Job, order: Order) -> Said | None:
@@ -213,27 +239,20 @@ class Door:
         _note(problem, job.origin)
         return replies.refusal(problem, replies.recipients(found, order.recipients))
 
-    async def _submit(self, job: Job, order: Order, queue_id: str, written: Callable[[], None]) -> Said:
+    async def _submit(self, job: Job, order: Order, queue_id: str, written: Written) -> Said:
         if not job.paid:
             self._pay(job.key, 1)
-        content: Content | None = None
         taken = False
         try:
-            content = await self._web.begin()
-            draft, order.draft = order.draft, None
-            assert draft
-            if job.hops:
-                draft = replace(draft, headers=((HOPS, str(job.hops)), *draft.headers))
-            await self._write(draft, content)
-            del draft
-            written()
+            if job.part is None:
+                raise Problem(413, f"The message is larger than {self._web.rules.max_message_size} octets")
+            content = await written.take(job.part)
             envelope = Envelope(
                 reverse_path=order.sender,
                 recipients=tuple(order.recipients),
                 smtputf8=not all(map(str.isascii, (order.sender, *order.recipients))),
             )
             task = self._web.submit(envelope, content, origin=job.origin, peer=job.peer, queue_id=queue_id)
-            content = None  # it is the submission's
             answer = await _answered(task)
             said = replies.said(answer, queue_id, _placed(order.recipients, job.where))
             taken = said.promised
@@ -241,17 +260,8 @@ class Door:
         except (Exhausted, NoRoom):
             raise _later("No room for it now") from None
         finally:
-            if content:
-                content.abandon()
             if not taken and not job.paid:
                 self._web.keys.give_back(job.key)
-
-    async def _write(self, draft: Draft, content: Content) -> None:
-        limit = self._web.rules.max_message_size
-        for block in _blocks(write(draft, _new_boundary)):
-            if content.size + len(block) > limit:
-                raise Problem(413, f"The message is larger than {limit} octets")
-            await content.write(block)
 
     def _pay(self, key: Key, number: int) -> None:
         if wait := self._web.keys.take(key, number):
@@ -260,6 +270,16 @@ class Door:
     def _admit(self, key: Key) -> None:
         if wait := self._web.keys.wait(key):
             raise _too_many(key, wait)
+
+
+async def _whole(content: Content) -> bytes:
+    """All of it, and it is nowhere else. Raises OSError."""
+    try:
+        if content.long:
+            return await asyncio.to_thread(lambda: join(*content.read(SHORT)))
+        return content.read(SHORT)[0]
+    finally:
+        content.close()
 
 
 def _measured(body: bytes) -> tuple[Any, int]:
@@ -304,16 +324,6 @@ def _note(problem: Problem, origin: Origin) -> None:
 
 def _new_boundary() -> str:
     return f"=_{secrets.token_hex(16)}"
-
-
-def _blocks(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    gathered = bytearray()
-    for piece in pieces:
-        gathered += piece
-        if len(gathered) >= BLOCK:
-            yield bytes(gathered)
-            gathered.clear()
-    yield bytes(gathered)
 
 
 def _after(seconds: float) -> dict[str, str]:

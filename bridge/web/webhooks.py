@@ -16,17 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from bridge.budget import Exhausted
 from bridge.providers.events.base import Call, Forged, Malformed, Received, Unverified
 from bridge.spool.base import SpoolError, SpoolFull
 from bridge.web.context import Place, Web, Webhooks
 from bridge.web.errors import Json, Problem
-from bridge.web.guard import read_body
+from bridge.web.guard import each_piece
 
 log: Any = structlog.get_logger()
 
 COPIES = 6  # of a body: itself, its texts as characters, and what is kept and told of them
 VALUE = 150  # octets of each value in it, as an object
+PART = 4  # of the budget: what bodies of one client may hold that are not verified; one body may in any case
+UNVERIFIED_S = 10.0  # seconds for a body of whose sender nothing is known before it is there
 _AGAIN = {"Retry-After": "60"}
 # 401, as 403 makes Postmark give up; and a client that waits to be asked for its login is asked.
 _LOGIN = {"WWW-Authenticate": 'Basic realm="webhooks"'}
@@ -63,7 +64,7 @@ async def _receive(web: Web, place: Place, request: Request) -> Response:
     try:
         if place.hook.early:
             place.hook.verify(call)
-        async with _body(web.webhooks, request) as body:
+        async with _body(web.webhooks, request, verified=place.hook.early) as body:
             call = replace(call, body=body, now=web.clock.now())
             return await _keep(web, place, await place.hook.receive(call, web.webhooks.fetch))
     except Forged as error:
@@ -95,23 +96,35 @@ def _consent(web: Web, place: Place, request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def _body(webhooks: Webhooks, request: Request) -> AsyncIterator[bytes]:
-    """With what it and all that is made of it hold. Raises Problem 413, 408 and 503."""
-    declared = request.headers.get("content-length", "")
-    octets = min(int(declared) if declared.isdigit() else webhooks.max_size, webhooks.max_size)
+async def _body(webhooks: Webhooks, request: Request, *, verified: bool) -> AsyncIterator[bytes]:
+    """With what it and all that is made of it hold, taken as it comes. `verified`: its sender is known to have the secret.
+    Raises Problem 413, 408 and 503."""
     budget = webhooks.budget
-    try:
-        hold = await budget.hold(COPIES * octets)
-    except Exhausted:
-        raise _too_much() from None
-    try:
-        body = await read_body(request, webhooks.max_size)
-        needed = min(COPIES * len(body) + VALUE * sum(map(body.count, (b",", b"{", b"["))), budget.total)
-        if needed > hold.octets and not hold.grow(needed - hold.octets):
+    hold, size = budget.charge(0), 0
+    pieces: list[bytes] = []
+
+    def grow(octets: int) -> None:
+        more = min(octets, budget.total) - hold.octets
+        if more > 0 and not hold.grow(more):
             raise _too_much()
-        yield body
-    finally:
-        hold.release()
+
+    async def take(piece: bytes) -> None:
+        nonlocal size
+        size += len(piece)
+        if not (verified or caller.add(COPIES * len(piece))):
+            raise _too_much()
+        grow(COPIES * size)
+        pieces.append(piece)
+
+    with webhooks.unverified.at(_client(request), most=max(budget.total // PART, COPIES * webhooks.max_size)) as caller:
+        try:
+            await each_piece(request, webhooks.max_size, take, within_s=0.0 if verified else UNVERIFIED_S)
+            body = b"".join(pieces)
+            pieces.clear()
+            grow(COPIES * size + VALUE * sum(map(body.count, (b",", b"{", b"["))))
+            yield body
+        finally:
+            hold.release()
 
 
 def _too_much() -> Problem:
@@ -143,6 +156,9 @@ def _forged(place: Place, request: Request, error: Forged) -> Problem:
     return Problem(401, "The signature or the secret is not the right one, or too old", headers=_LOGIN)
 
 
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unix"
+
+
 def _refused(place: Place, request: Request, why: str, error: Exception) -> None:
-    client = request.client.host if request.client else "unix"
-    log.warning("webhook.refused", provider=place.provider, client=client, reason=why, text=str(error))
+    log.warning("webhook.refused", provider=place.provider, client=_client(request), reason=why, text=str(error))

@@ -18,6 +18,8 @@ import pytest
 import bridge.daemon
 import bridge.web.send
 from bridge.budget import MemoryBudget
+from bridge.content import footprint
+from bridge.mime.parse import parse
 from bridge.model import Envelope, Message
 from bridge.spool.base import Result
 from bridge.spool.ids import new_queue_id
@@ -250,7 +252,7 @@ async def test_bodies_of_the_rest_door_hold_what_is_counted(
 
     assert {line for line, _ in answers} == {"HTTP/1.1 200 OK"}
     assert daemon.budget.most > N * sizes[1]
-    assert max(daemon.budget.over) < SLACK
+    assert max(daemon.budget.over) < SLACK + N * 256 * 1024  # what a connection reads at once
 
 
 async def test_a_message_that_is_too_large_for_a_page_is_shown_from_its_beginning(
@@ -274,3 +276,58 @@ async def test_a_message_that_is_too_large_for_a_page_is_shown_from_its_beginnin
         assert [part.status_code for part in parts] == [413, 413]
         assert whole.content == raw
     await all_given_back(daemon)
+
+
+def watch_the_making(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> list[tuple[int, int]]:
+    """Of each call: the octets it had in use at most beyond those before, and those that were held when it began."""
+    made = getattr(where, name)
+    seen: list[tuple[int, int]] = []
+
+    def measured(*args: Any, **values: Any) -> Any:
+        tracemalloc.start()
+        try:
+            answer = made(*args, **values)
+            seen.append((tracemalloc.get_traced_memory()[1], values["opened"].hold.octets - footprint(values["email"])))
+        finally:
+            tracemalloc.stop()
+        return answer
+
+    monkeypatch.setattr(where, name, measured)
+    return seen
+
+
+@pytest.mark.parametrize("view", ["text", "source"])
+async def test_a_page_is_held_before_it_is_made(start: Any, monkeypatch: pytest.MonkeyPatch, view: str) -> None:
+    daemon = await start()
+    queue_id = await stored(daemon, with_text(400_000, "text/plain"))
+    path = f"/mail/{queue_id}?view={view}"
+    await call(daemon, get(path))
+    seen = watch_the_making(monkeypatch, pages, "render")
+    await call(daemon, get(path))
+
+    ((used, held),) = seen
+    assert used > 1_000_000
+    assert used < held
+
+
+async def test_the_html_of_a_frame_is_held_when_it_is_sent(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = await start()
+    raw = with_text(900_000, "text/html")
+    queue_id, held = await stored(daemon, raw), []
+    made = pages.Streamed
+    monkeypatch.setattr(pages, "Streamed", lambda *args, **more: held.append(daemon.budget.used) or made(*args, **more))
+    await call(daemon, get(f"/mail/{queue_id}/html"))
+
+    assert held[0] >= footprint(parse(raw)) + PASSING + 900_000
+
+
+async def test_wide_text_of_a_request_is_held_when_it_is_written(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = await start()
+    held: list[int] = []
+    made = bridge.web.send.write
+    monkeypatch.setattr(bridge.web.send, "write", lambda *args: held.append(daemon.budget.used) or made(*args))
+    body = order(256, LINE * 50_000 + "\U0001f600")
+    head = f"POST /send-email HTTP/1.1\r\nAuthorization: Bearer {KEYS['send'][0]}\r\nContent-Length: {len(body)}\r\n"
+    await call(daemon, f"{head}Content-Type: application/json", [body])
+
+    assert held[0] >= 4 * len(body) + 2 * 4 * len(LINE) * 50_000  # each character takes four octets, in two places

@@ -24,7 +24,9 @@ from bridge.config.load import load_settings
 from bridge.providers.events import HOOKS
 from bridge.sandbox import Sandbox
 from bridge.spool.base import Result, SpoolFull
-from bridge.web.webhooks import COPIES
+from bridge.web import webhooks
+from bridge.web.callers import network_of
+from bridge.web.webhooks import COPIES, UNVERIFIED_S
 from bridge.wiring import ProviderError
 from tests.conftest import environment
 from tests.delivery.conftest import FakeClock, every_line
@@ -369,12 +371,20 @@ async def test_of_who_has_not_the_secret_no_body_is_read(bridge: Any) -> None:
     assert line.startswith(b"HTTP/1.1 401")
 
 
+async def begun(
+    running: Bridge, octets: int, of: int, *, client: str = "127.0.0.1"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A call whose body has come so far."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.daemon.http.port, local_addr=(client, 0))
+    head = f"POST /webhooks/{running.kind} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {of}\r\n\r\n"
+    writer.write(head.encode() + b"x" * octets)
+    return reader, writer
+
+
 async def test_bodies_have_a_bound_together(bridge: Any) -> None:
     running = await bridge("mailersend")
     running.daemon.web.webhooks.budget = MemoryBudget(3000 * COPIES, wait_s=0.05)
-    head = b"POST /webhooks/mailersend HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2500\r\n\r\n"
-    _, writer = await asyncio.open_connection("127.0.0.1", running.daemon.http.port)
-    writer.write(head)
+    _, writer = await begun(running, 2500, 2501)
     await eventually(lambda: running.daemon.web.webhooks.budget.used == 2500 * COPIES)
     refused = await running.told(samples.hard_bounce("mailersend") | {"filler": "x" * 1000})
     writer.close()
@@ -382,6 +392,61 @@ async def test_bodies_have_a_bound_together(bridge: Any) -> None:
 
     assert refused.status_code == 503
     assert counts(await running.told(samples.hard_bounce("mailersend"))) == (1, 0, 1)
+
+
+async def test_who_only_announces_a_body_holds_nothing(bridge: Any) -> None:
+    running = await bridge("mailersend")
+    running.daemon.web.webhooks.budget = MemoryBudget(300_000, wait_s=0)
+    slow = [await begun(running, 0, 1 << 20) for _ in range(6)]
+    await eventually(lambda: len(running.daemon.web.bodies) == 6)
+
+    assert counts(await running.told(samples.hard_bounce("mailersend"))) == (1, 0, 1)
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_one_client_s_unverified_bodies_are_no_more_than_a_part(bridge: Any) -> None:
+    running = await bridge("mailersend")
+    webhooks = running.daemon.web.webhooks
+    webhooks.max_size, webhooks.budget = 10_000, MemoryBudget(20 * 10_000 * COPIES, wait_s=0)
+    slow = [await begun(running, 9000, 9001, client="127.0.0.2") for _ in range(5)]  # a quarter is five of the largest
+    await eventually(lambda: webhooks.budget.used == 5 * 9000 * COPIES)
+    reader, writer = await begun(running, 9000, 9000, client="127.0.0.2")
+    told = samples.hard_bounce("mailersend") | {"filler": "x" * 8000}
+
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 503 ")
+    assert counts(await running.told(told)) == (1, 0, 1)
+    for _, one in [*slow, (reader, writer)]:
+        one.close()
+    await eventually(lambda: webhooks.budget.used == 0)
+    reader, writer = await begun(running, 9000, 9000, client="127.0.0.2")
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
+async def test_an_unverified_body_has_a_few_seconds(bridge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert UNVERIFIED_S == 10
+    monkeypatch.setattr(webhooks, "UNVERIFIED_S", 0.05)
+    running = await bridge("mailersend")
+    reader, writer = await begun(running, 10, 1000)
+    line = await asyncio.wait_for(reader.readline(), 5)
+    writer.close()
+
+    assert line.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("2001:db8::ff:8", "2001:db8::/64"),
+        ("unix", "unix"),
+    ],
+)
+def test_a_client_is_its_address_or_its_network(host: str, network: str) -> None:
+    assert network_of(host) == network
 
 
 async def test_a_provider_without_a_secret_takes_nothing(start_web: Any, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from bridge.web.memory import while_read
 HERE: Final = Path(__file__).parent
 MAX_FORM = 256 * 1024  # octets
 MAX_FIELDS = 2000
+FORM_COST = 8  # times a form's size: it, as text, in pieces, and its values, whose characters may take four octets each
 SIGN_IN = "/sign-in"
 CSRF_FIELD = "csrf"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
@@ -111,8 +112,8 @@ def may_manage(caller: Caller) -> bool:
 async def posted(web: Web, request: Request, scope: Scope = "manage", *, limit: int = MAX_FORM) -> Form:
     """The form of a POST (application/x-www-form-urlencoded). Raises Problem 401, 403, 413, 415 and 422."""
     caller = guard.allowed(web, request, scope)
-    async with while_read(web, request, limit):
-        fields = await fields_of(request, limit)
+    async with while_read(web, request, limit) as hold:
+        fields = await fields_of(request, limit, charge=lambda size: hold.resize(FORM_COST * size))
     token = fields.get(CSRF_FIELD, ("",))[-1]
     if caller.visit is None:
         raise Problem(403, "Sign in on the page first", code="csrf")
@@ -121,12 +122,16 @@ async def posted(web: Web, request: Request, scope: Scope = "manage", *, limit: 
     return Form(caller, fields)
 
 
-async def fields_of(request: Request, limit: int = MAX_FORM) -> dict[str, tuple[str, ...]]:
-    """A form's fields. Raises Problem 413, 415 and 422."""
+async def fields_of(
+    request: Request, limit: int = MAX_FORM, *, charge: Callable[[int], None] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """A form's fields. `charge` hears the octets of the body before it is parsed. Raises Problem 413, 415 and 422."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Problem(415, "A form of this page is needed")
     body = await guard.read_body(request, limit)
+    if charge:
+        charge(len(body))
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
