@@ -226,8 +226,8 @@ _READERS = (
 )  # fmt: skip
 _FOREIGN = (
     "postfix", "postconf", "postmap", "postqueue", "postsuper", "postcat", "newaliases", r"exim4?", "msmtp", "mail", "mutt",
-    "sqlite3", "psql", "pg_dump", "litestream", "restic", "borg", "aws-smtp-relay", "node", "npm", "php", "composer", "bundle", "twine",
-    "rails", "dotnet", "mvn", "gradle", "java", "go", "terraform", r"ansible\S*", "aws", "az", "gcloud",
+    "sqlite3", "psql", "pg_dump", "litestream", "restic", "borg", "aws-smtp-relay", "node", "npm", "php", "composer", "bundle",
+    "rails", "dotnet", "mvn", "gradle", "java", "go", "terraform", r"ansible\S*", "aws", "az", "gcloud", "twine",
 )  # fmt: skip
 
 
