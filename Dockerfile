@@ -30,7 +30,7 @@ COPY --from=build /opt/smtp-bridge /opt/smtp-bridge
 ENV PATH=/opt/smtp-bridge/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     STATE_DIRECTORY=/var/lib/smtp-bridge \
-    SMTP_BRIDGE_SMTP__LISTENER__ADDRESS=0.0.0.0:2525
+    SMTP_BRIDGE_DEFAULT_LISTENER=0.0.0.0:2525
 # The last line leaves the byte code of those parts of Python that are used, which slim images come without and a read-only file
 # system cannot keep: each start and each health check would compile them anew.
 RUN groupadd --gid 2525 smtp-bridge \

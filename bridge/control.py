@@ -1,7 +1,8 @@
 """The socket at which other processes ask the running daemon for something, and hear what came of it.
 
-PATH.control beside the spool, for the daemon's user alone: whoever may connect may ask. A question is one word on a line, the
-answer one JSON object, then the connection ends.
+PATH.control beside the spool, and `daemon.control` in the state directory, which stays where it is when the settings name another
+spool; both for the daemon's user alone: whoever may connect may ask. A question is one word on a line, the answer one JSON
+object, then the connection ends.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _THEIRS = (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError)
 
 
 class NobodyThere(Exception):
-    """No daemon runs with this spool, or it ended before it answered."""
+    """No daemon listens there, or it ended before it answered."""
 
 
 class Refused(Exception):
@@ -42,20 +43,34 @@ def beside(spool: Path) -> Path:
     return path.with_name(path.name + ".control")
 
 
-class Control:
-    """Answers with what `questions` says; they are asked one at a time, each by its word."""
+def within(state: Path) -> Path:
+    return Path(os.path.realpath(state)) / "daemon.control"
 
-    def __init__(self, spool: Path, questions: Mapping[str, Callable[[], Awaitable[Answer]]]) -> None:
-        self._path = beside(spool)
+
+class Control:
+    """Answers at `path` with what `questions` says; they are asked one at a time, each by its word.
+
+    `shared`: another daemon may listen there too. Who comes first has it, until it ends.
+    """
+
+    def __init__(
+        self, path: Path, questions: Mapping[str, Callable[[], Awaitable[Answer]]], *, shared: bool = False
+    ) -> None:
+        self._path = path
         self._questions = questions
+        self._shared = shared
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Without it the daemon does its work all the same: an error is told, and that is all."""
+        """Without it the daemon does its work all the same: an error is told, and that is all. Where others listen too, not even
+        that."""
+        if self._shared and (not self._path.parent.is_dir() or _is_listened_on(self._path)):
+            return
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listening.setblocking(False)
         try:
-            self._path.unlink(missing_ok=True)  # of a daemon that was killed: the spool's lock says there is no other
+            if self._path.is_socket():  # of a daemon that was killed: there is no other
+                self._path.unlink()
             with _address(self._path) as address:
                 listening.bind(address)
             self._path.chmod(0o600)  # nobody can connect before it listens
@@ -82,23 +97,36 @@ class Control:
             await writer.drain()
 
 
-def ask(spool: Path, word: str, *, timeout_s: float) -> dict[str, Any]:
+def ask(path: Path, word: str, *, timeout_s: float) -> dict[str, Any]:
     """Raises NobodyThere, Refused, and TimeoutError when no answer has come in `timeout_s`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
         asking.settimeout(timeout_s)
         try:
-            with _address(beside(spool)) as address:
+            with _address(path) as address:
                 asking.connect(address)
             asking.sendall(word.encode("ascii") + b"\n")
             answer = b"".join(iter(lambda: asking.recv(65536), b""))
         except PermissionError as error:
-            raise Refused(f"{beside(spool)}: {error.strerror}") from error
+            raise Refused(f"{path}: {error.strerror}") from error
         except (FileNotFoundError, ConnectionError) as error:
             raise NobodyThere from error
     if not answer:
         raise NobodyThere
     found: dict[str, Any] = orjson.loads(answer)
     return found
+
+
+def _is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as asking:
+        asking.setblocking(False)
+        try:
+            with _address(path) as address:
+                asking.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:  # another user's, or its queue is full
+            return True
+    return True
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from bridge.clock import Clock, SystemClock
 from bridge.config.settings import Settings
 from bridge.config.warnings import warnings
 from bridge.content import Contents
-from bridge.control import Answer, Control
+from bridge.control import Answer, Control, beside, within
 from bridge.delivery.alerts import Alerts
 from bridge.delivery.bounce import Bounces
 from bridge.delivery.choice import Dispatchers
@@ -77,6 +77,7 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self._read_again = read_again
+        self._source = os.path.realpath(settings.source) if settings.source else ""
         self.clock = clock or SystemClock()
         self.notifier = Notifier()
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -88,7 +89,9 @@ class Daemon:
         self._places: dict[str, Place] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
+        self._is_ready = self._reload_when_ready = False
         self.background: set[asyncio.Task[Any]] = set()
+        self.retired: list[Dispatcher] = []  # by a reload, with attempts that still run
         self.reloading = asyncio.Lock()
         self._close = contextlib.AsyncExitStack()
 
@@ -97,17 +100,28 @@ class Daemon:
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises what `start` raises, and RuntimeError when a part died."""
         started = time.monotonic()
-        await self.start()
         loop = asyncio.get_running_loop()
+        # From the first moment on, for a start may have a spool to migrate: unhandled, it would end the process.
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        await self.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
         self.notifier.ready()
         log.info("daemon.ready", duration_ms=round((time.monotonic() - started) * 1000, 1))
+        self._is_ready = True
+        if self._reload_when_ready:
+            self._reload_soon()
         try:
             await self.wait()
         finally:
             await self.stop()
+
+    def _hung_up(self) -> None:
+        if self._is_ready:
+            self._reload_soon()
+        else:
+            self._reload_when_ready = True
 
     def _signalled(self, number: int) -> None:
         if self._stop.is_set():
@@ -142,6 +156,7 @@ class Daemon:
         opened.push_async_callback(self._close_providers)
         self.auth = Authenticator(smtp_wiring.users(settings), cache_s=settings.smtp.auth_cache)
         opened.callback(self.auth.close)
+        opened.callback(self._abandon_arrivals)
         opened.callback(self._close_listeners)
         self.budget = MemoryBudget(settings.smtp.memory_budget, wait_s=settings.smtp.memory_wait)
         self.notifier.status("opening the spool")
@@ -186,9 +201,13 @@ class Daemon:
             log.info("daemon.listening", address=listener.address, port=listener.port, pid=os.getpid())
         if self.http:
             await self._start_http(self.http)
-        control = Control(settings.spool_path, {"reload": self._reload_safely})
-        opened.push_async_callback(control.close)
-        await control.start()
+        questions = {"reload": self._reload_safely, "settings": self._say_settings}
+        for control in (
+            Control(beside(settings.spool_path), questions),
+            Control(within(settings.state_directory), questions, shared=True),
+        ):
+            opened.push_async_callback(control.close)
+            await control.start()
 
     async def _start_http(self, http: WebServer) -> None:
         from bridge.providers.fetch import fetch
@@ -254,8 +273,9 @@ class Daemon:
         self.budget.close()
         last_call = deadline - self.settings.smtp.shutdown_timeout * LAST_CALL
         await self._finish_sessions(last_call)
+        self._abandon_arrivals()
         # Attempts that are still running are cut off while there is time to record it, and to tell the clients that wait.
-        await self.dispatchers.drain(_left(last_call))
+        await asyncio.gather(*(one.drain(_left(last_call)) for one in (*self.dispatchers.all, *self.retired)))
         for session in tuple(self.connections.sessions):
             session.stop(force=True)
         await self.submission.drain(_left(deadline))
@@ -280,9 +300,12 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _finish_sessions(self, deadline: float) -> None:
-        """Sessions end by themselves after their transaction."""
-        while self.connections.sessions and _left(deadline) > 0:  # noqa: ASYNC110 seldom, short, and nobody's hot path
+        """Sessions end by themselves after their transaction; who is in his handshake may become one."""
+        while self._has_clients() and _left(deadline) > 0:  # noqa: ASYNC110 seldom, short, and nobody's hot path
             await asyncio.sleep(0.02)
+
+    def _has_clients(self) -> bool:
+        return bool(self.connections.sessions) or any(listener.on_the_way for listener in self.listeners)
 
     # --- building
 
@@ -457,6 +480,10 @@ class Daemon:
                 self.notifier.ready()
         return answer
 
+    async def _say_settings(self) -> Answer:
+        """The settings file, by which who asks in the state directory knows whether this is the daemon that is meant."""
+        return {"outcome": "settings", "source": self._source}
+
     async def reload(self, settings: Settings) -> list[str]:
         """See `wiring.reload.use`. Raises ProviderError and CertificateError, and then nothing has changed."""
         needs_restart = await reload(self, settings)
@@ -472,12 +499,16 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         current = [one.provider for one in self.dispatchers.all] if hasattr(self, "dispatchers") else self.providers
-        for provider in current:
+        for provider in (*current, *(one.provider for one in self.retired)):
             await provider.aclose()
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
             listener.close()
+
+    def _abandon_arrivals(self) -> None:
+        for listener in self.listeners:
+            listener.abandon()
 
 
 def _left(deadline: float) -> float:

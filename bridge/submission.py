@@ -28,7 +28,6 @@ from bridge.delivery.preparation import Preparation, Prepared, Rules
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried
 from bridge.delivery.round import Round
-from bridge.delivery.routing import NO_ROUTE
 from bridge.delivery.suppression import Suppressions
 from bridge.mime.parse import Costly
 from bridge.mime.sender import NO_SENDERS
@@ -101,16 +100,14 @@ class Submission:
         return None
 
     def check_recipient(self, user: str, listener: str, sender: str, recipient: str) -> Reply | None:
-        """At RCPT: the refusal of an address that must not be mailed, or that no route takes.
+        """At RCPT: the refusal of an address that must not be mailed, that a route refuses or that none takes.
 
-        Where the sender is replaced, its route is known only when the header is.
+        Where the sender is replaced, its route is known only when the header is; that of `<>` too.
         """
         if self._suppressions and (refusal := self._suppressions.refusal(recipient)):
             return refusal
-        if self.rules.senders != NO_SENDERS:
-            return None
-        route = self._dispatchers.route(user=user, listener=listener, sender=sender, recipient=recipient)
-        return None if route or not sender else NO_ROUTE
+        known = sender if self.rules.senders == NO_SENDERS else ""
+        return self._dispatchers.refusal(user=user, listener=listener, sender=known, recipient=recipient)
 
     def hurry(self) -> None:
         """Shutdown: whoever waits for an attempt gets its message spooled now."""

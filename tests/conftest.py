@@ -19,9 +19,9 @@ import pytest
 from bridge.config.load import load_settings
 from bridge.daemon import Daemon
 from bridge.smtp.tls import self_signed
-from tests.leaks import pytest_runtest_setup, pytest_runtest_teardown, quietly, watch
+from tests.leaks import pytest_fixture_setup, pytest_runtest_setup, pytest_runtest_teardown, quietly, watch
 
-__all__ = ["pytest_runtest_setup", "pytest_runtest_teardown"]  # of the plugin, for all tests
+__all__ = ["pytest_fixture_setup", "pytest_runtest_setup", "pytest_runtest_teardown"]  # of the plugin, for all tests
 
 quietly()
 
@@ -107,7 +107,7 @@ class BridgeProcess:
     def __init__(self, directory: Path, variables: dict[str, str]) -> None:
         self.directory = directory
         self.environ = {**os.environ, **environment(directory, **variables)}
-        watch.plant_variables(variables)
+        watch.plant_variables(variables, directory)
         self.log_path = directory / "bridge.log"
         self.port = 0
         self.process: asyncio.subprocess.Process | None = None

@@ -55,6 +55,12 @@ def health(
     ready: Annotated[
         bool, typer.Option("--ready", help="Whether it can take mail and send it (/readyz), not only that it lives.")
     ] = False,
+    smtp: Annotated[
+        bool,
+        typer.Option(
+            "--smtp", help="Ask a listener, also where there is an HTTP side: ready is then who greets with 220."
+        ),
+    ] = False,
     timeout: Annotated[
         float, typer.Option(parser=duration, metavar="TIME", help="How long the answer may take, all in all.")
     ] = "4s",  # type: ignore[assignment]
@@ -63,7 +69,7 @@ def health(
     """Ask the running daemon whether it is well: exit status 0 or 1, and a line."""
     from bridge.cli.health.command import run as ask_health
 
-    raise typer.Exit(ask_health(config, ready=ready, timeout_s=timeout))
+    raise typer.Exit(ask_health(config, ready=ready, smtp=smtp, timeout_s=timeout))
 
 
 @app.command()

@@ -28,14 +28,18 @@ from bridge.spool.portable import NotPortable, Portable, parse
 from bridge.spool.sqlite import SqliteSpool
 
 KNOWN_AT_ONCE = 500
+TRIES = 3
 
 
 @dataclass(slots=True)
 class Exported:
-    """`skipped`: not written, since an attempt was running (with hold), it was finished meanwhile, or its body is lost."""
+    """`skipped`: not written, since an attempt was running (with hold), it was finished meanwhile, or its body is lost.
+    `held`: messages of which somebody is on hold here. `untold`: whose senders this queue still tells something."""
 
     messages: int = 0
     recipients: int = 0
+    held: int = 0
+    untold: int = 0
     in_doubt: int = 0
     skipped: list[str] = field(default_factory=list)
 
@@ -46,41 +50,62 @@ async def export_all(spool: SqliteSpool, directory: Path, work: Work, *, hold: b
     done = Exported()
     with work:
         for (queue_id,) in work.steps(await spool.portable_ids(), size=1):
-            found = await (_held(spool, queue_id) if hold else spool.take_out(queue_id))
-            if found is None:
+            export = _hand_over if hold else _copy
+            message = await export(spool, directory, queue_id, done)
+            if message is None:
                 done.skipped.append(queue_id)
                 continue
-            message, raw = found
-            write_new(directory / f"{queue_id}.eml", raw)
-            write_new(directory / f"{queue_id}.json", message.model_dump_json(indent=1).encode() + b"\n")
-            sync(directory)
-            done.messages += 1
             done.recipients += sum(one.waits for one in message.recipients)
             done.in_doubt += sum(one.waits and one.in_doubt for one in message.recipients)
     return done
 
 
-async def _held(spool: SqliteSpool, queue_id: str) -> tuple[Portable, bytes] | None:
-    """On hold from now on here; as it was before there. None while somebody of it is being tried."""
-    row = await spool.show(queue_id)
-    if row is None or _running(row):
-        return None
-    blocked = {
-        one["address"]: one["blocked_at"] for one in row["recipients"] if one["status"] in ("queued", "deferred")
-    }
-    await spool.hold([queue_id], now=time.time())
-    row = await spool.show(queue_id)
+async def _copy(spool: SqliteSpool, directory: Path, queue_id: str, done: Exported) -> Portable | None:
+    """What senders are still to be told is not copied: they would be told twice."""
     found = await spool.take_out(queue_id)
-    if row is None or found is None or _running(row):
+    if found is None:
         return None
-    message, raw = found
-    recipients = tuple(
-        one.model_copy(update={"status": "deferred" if one.attempts else "queued", "blocked_at": blocked[one.address]})
-        if one.status == "held" and one.address in blocked
-        else one
-        for one in message.recipients
-    )
-    return message.model_copy(update={"recipients": recipients}), raw
+    message = found[0].untold()
+    done.untold += message != found[0]
+    if message.open or message.failed:
+        _write(directory, message, found[1])
+        done.messages += 1
+    return message
+
+
+async def _hand_over(spool: SqliteSpool, directory: Path, queue_id: str, done: Exported) -> Portable | None:
+    """On hold from now on here; there as it was before, and due at once. None while somebody of it is being tried.
+
+    Written first: if this dies in between, it is in both, and not in neither.
+    """
+    for _ in range(TRIES):
+        row, found = await spool.show(queue_id), await spool.take_out(queue_id)
+        if row is None or found is None or _running(row):
+            return None
+        _write(directory, found[0].due_at_once(), found[1])
+        try:
+            held = await spool.hand_over(found[0], now=time.time())
+        except (SpoolError, SpoolFull):
+            _remove(directory, queue_id)
+            raise
+        if held is not None:
+            done.messages += 1
+            done.held += held > 0
+            return found[0]
+        _remove(directory, queue_id)  # something was done with it since it was read
+    return None
+
+
+def _write(directory: Path, message: Portable, raw: bytes) -> None:
+    write_new(directory / f"{message.queue_id}.eml", raw)
+    write_new(directory / f"{message.queue_id}.json", message.model_dump_json(indent=1).encode() + b"\n")
+    sync(directory)
+
+
+def _remove(directory: Path, queue_id: str) -> None:
+    for kind in ("json", "eml"):
+        (directory / f"{queue_id}.{kind}").unlink()
+    sync(directory)
 
 
 def _running(row: Any) -> bool:
@@ -105,7 +130,7 @@ async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run
     """All of it is read and checked before anything is brought in. Raises OSError when the directory cannot be read."""
     done = Imported()
     now = time.time()
-    wanted = list(_checked(directory, done))
+    wanted = list(checked(directory, done.broken))
     known = await _known(spool, [message.queue_id for message in wanted])
     with work, _until_full(done):
         for (message,) in work.steps(wanted, size=1):
@@ -128,7 +153,8 @@ def _until_full(done: Imported) -> Iterator[None]:
         done.stopped = str(error)
 
 
-def _checked(directory: Path, done: Imported) -> Iterator[Portable]:
+def checked(directory: Path, broken: dict[str, str]) -> Iterator[Portable]:
+    """Every pair that is whole and what it says; what is wrong with the others goes into `broken`. Raises OSError."""
     names = sorted(
         path.name for path in directory.iterdir() if path.suffix in (".json", ".eml") and path.name[0] != "."
     )
@@ -136,7 +162,7 @@ def _checked(directory: Path, done: Imported) -> Iterator[Portable]:
         try:
             yield _read(directory, stem)[0]
         except NotPortable as error:
-            done.broken[stem] = str(error)
+            broken[stem] = str(error)
 
 
 def _read(directory: Path, stem: str) -> tuple[Portable, bytes]:
@@ -178,6 +204,8 @@ def tell_export(done: Exported) -> None:
         warn(
             f"{counted(done.in_doubt, 'recipient')} being tried at that moment: they may get it twice where it is imported"
         )
+    if done.untold:
+        warn(f"{counted(done.untold, 'message')} whose senders are still to be told: this queue does that, or --hold")
 
 
 def tell_import(done: Imported, *, dry_run: bool) -> str:
@@ -185,7 +213,7 @@ def tell_import(done: Imported, *, dry_run: bool) -> str:
     for name, why in done.broken.items():
         warn(f"{name} is broken: {why}")
     for queue_id in done.present:
-        warn(f"{queue_id} was left out: it is in this queue already")
+        warn(f"{queue_id} was left out: it is in this queue already, or was imported before")
     for queue_id in done.over:
         warn(f"{queue_id} was left out: nobody of it waits")
     for queue_id in done.late:
@@ -206,14 +234,20 @@ def run_export(config: str, directory: Path, hold: bool, as_json: bool) -> None:
     except OSError as error:
         fail(f"cannot write to {error.filename or directory}: {error.strerror}", EX_CANTCREAT)
     tell_export(done)
-    held = ", held here" if hold else ""
-    sentence = f"{counted(done.messages, 'message')} in {directory}{held}"
-    facts = {"messages": done.messages, "recipients": done.recipients, "left": done.skipped, "held": hold}
+    sentence = f"{counted(done.messages, 'message')} in {directory}{_on_hold(done) if hold else ''}"
+    facts = {name: getattr(done, name) for name in ("messages", "recipients", "held", "untold")}
+    facts["left"] = done.skipped
     if not work.cut_short:
         tell({**facts, "directory": str(directory)}, sentence, as_json)
     end_if_cut_short(work, sentence)
     if done.skipped:
         raise typer.Exit(1)
+
+
+def _on_hold(done: Exported) -> str:
+    if done.held == done.messages:
+        return ", held here" if done.held else ""
+    return f", {done.held or 'none'} of them held here"
 
 
 def run_import(config: str, directory: Path, dry_run: bool, as_json: bool) -> None:

@@ -160,9 +160,25 @@ def drop(
     reason: ReasonOption = None,
     provider: ProviderOption = None,
     since: SinceOption = None,
+    exported: Annotated[
+        Path | None,
+        typer.Option(
+            "--exported",
+            metavar="DIR",
+            help="What `queue export --all --hold` wrote into DIR, as far as it is still on hold.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give up messages without telling anybody. This cannot be undone."""
+    if exported is not None:
+        if ids or status or reason or provider or since:
+            fail("--exported takes no queue ids and no filter", EX_USAGE)
+        from bridge.cli.leaving import run_drop_exported
+
+        run_drop_exported(config, exported, as_json)
+        return
     chosen = choose(ids, narrowed(status, reason, provider, since), ("active", "failed"))
     change(config, chosen, as_json, "dropped", lambda spool, found: spool.drop(found, now=time.time()))
 

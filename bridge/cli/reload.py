@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from bridge.cli.common import fail, print_json, settings_or_exit, warn
 from bridge.cli.exits import EX_CONFIG, EX_NOPERM, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from bridge.config.load import load_spool_settings
-from bridge.control import NobodyThere, Refused, ask
+from bridge.config.settings import Settings
+from bridge.control import NobodyThere, Refused, ask, beside, within
 
 _STATUS = {"reloaded": 0, "refused": EX_CONFIG, "failed": EX_SOFTWARE}
 
 
 def reload(config: str, *, timeout_s: float, as_json: bool) -> int:
     """The exit status: 0 they hold, 78 there are mistakes and the old ones hold, 69 there is no daemon, 75 no answer in time."""
-    spool = settings_or_exit(config, load_spool_settings).spool_path
+    settings = settings_or_exit(config, load_spool_settings)
     try:
-        answer = ask(spool, "reload", timeout_s=timeout_s)
+        answer = _ask(settings, timeout_s=timeout_s)
     except NobodyThere:
-        fail(f"no daemon runs with the queue {spool}", EX_UNAVAILABLE)
+        queue = f"no daemon runs with the queue {settings.spool_path}"
+        fail(f"{queue}; if spool.url was changed, restart the one that runs with the old one", EX_UNAVAILABLE)
     except Refused as error:
         fail(f"{error}; ask as root or as the daemon's user", EX_NOPERM)
     except TimeoutError:
@@ -28,6 +31,21 @@ def reload(config: str, *, timeout_s: float, as_json: bool) -> int:
     else:
         _tell(answer)
     return _STATUS.get(answer["outcome"], EX_SOFTWARE)
+
+
+def _ask(settings: Settings, *, timeout_s: float) -> dict[str, Any]:
+    """The daemon with this spool; else the one that runs with this settings file, when it named another spool then.
+
+    Raises NobodyThere, Refused, TimeoutError.
+    """
+    try:
+        return ask(beside(settings.spool_path), "reload", timeout_s=timeout_s)
+    except NobodyThere:
+        there = within(settings.state_directory)
+        source = ask(there, "settings", timeout_s=timeout_s).get("source")
+        if not source or source != os.path.realpath(settings.source):
+            raise
+    return ask(there, "reload", timeout_s=timeout_s)
 
 
 def _tell(answer: dict[str, Any]) -> None:
@@ -41,3 +59,5 @@ def _tell(answer: dict[str, Any]) -> None:
     print("reloaded")
     for key in answer["needs_restart"]:
         print(f"needs a restart: {key}")
+    if kept := answer["as_at_start"]:
+        print(f"read at a start only, so as they were then: {', '.join(kept)}")

@@ -9,6 +9,7 @@ import ctypes
 import gc
 import os
 import resource
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,8 @@ def run_from_arguments(arguments: Sequence[str]) -> int:
 
 def run(config: str) -> int:
     """The exit status: 0 after a stop that was asked for."""
+    # Somebody who wants a reload meanwhile is heard when the daemon listens to it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         settings = load_settings(config or None)
     except SettingsError as error:

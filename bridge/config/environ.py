@@ -12,7 +12,11 @@ from bridge.config.schema import nearest, tables
 from bridge.config.types import decode_json
 
 PREFIX = "SMTP_BRIDGE_"
+# The address of each listener that has none: no setting but a default, so that the file goes before it. For images, whose
+# loopback nobody reaches.
+DEFAULT_LISTENER_VARIABLE = "SMTP_BRIDGE_DEFAULT_LISTENER"
 SENDMAIL_VARIABLE = "SMTP_BRIDGE_SENDMAIL_ADDRESS"  # of `smtp-bridge sendmail`, which is called with this environment
+_NO_SETTINGS = (CONFIG_VARIABLE, DEFAULT_LISTENER_VARIABLE, SENDMAIL_VARIABLE)
 # What Kubernetes injects for a Service called smtp-bridge, or smtp-bridge-ANYTHING: SMTP_BRIDGE_SERVICE_HOST=10.0.0.9,
 # SMTP_BRIDGE_WEB_PORT_8025_TCP=tcp://10.0.0.9:8025. A name with another value is somebody's mistake (SMTP_BRIDGE_SMTP_PORT=25).
 _SERVICE_LINK = re.compile(
@@ -28,7 +32,7 @@ class VariableProblem(Exception):
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that are settings, shorter names first: a whole table comes before a key in it."""
-    ours = (name for name in environ if name.startswith(PREFIX) and name not in (CONFIG_VARIABLE, SENDMAIL_VARIABLE))
+    ours = (name for name in environ if name.startswith(PREFIX) and name not in _NO_SETTINGS)
     return {name: environ[name] for name in sorted(ours) if not _is_service_link(name, environ[name])}
 
 
@@ -41,8 +45,9 @@ def variable_for(key: str) -> str:
     return PREFIX + key.replace(".", "__").upper()
 
 
-def unknown_variable(name: str) -> str:
-    meant = nearest(".".join(_names(name)))
+def unknown_variable(name: str, siblings: frozenset[str] = frozenset()) -> str:
+    """`siblings`: the keys of its table, in full, which are rather meant than any other."""
+    meant = nearest(".".join(_names(name)), siblings)
     return f"unknown variable '{name}'" + (f"; did you mean '{variable_for(meant)}'?" if meant else "")
 
 
@@ -53,6 +58,18 @@ def overlay(tree: dict[str, Any], settings: Mapping[str, str], places: Places) -
             _place(tree, name, value, places)
         except VariableProblem as problem:
             yield str(problem)
+
+
+def fill_listeners(tree: dict[str, Any], address: str, places: Places) -> None:
+    """Give the one listener there is without settings, and each that has no address, this one."""
+    smtp = tree.setdefault("smtp", {})
+    listed = smtp.setdefault("listener", [{}]) if isinstance(smtp, dict) else None
+    if isinstance(listed, dict):
+        listed = smtp["listener"] = [listed]
+    for index, table in enumerate(listed if isinstance(listed, list) else ()):  # validation says what else is wrong
+        if isinstance(table, dict) and "address" not in table:
+            table["address"] = address
+            places.note_variable(("smtp", "listener", index, "address"), DEFAULT_LISTENER_VARIABLE)
 
 
 def _names(variable: str) -> tuple[str, ...]:

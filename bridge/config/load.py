@@ -11,13 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bridge.config.environ import overlay, unknown_variable, variables
+from bridge.config.environ import DEFAULT_LISTENER_VARIABLE, fill_listeners, overlay, unknown_variable, variables
 from bridge.config.file import ConfigFile, FileProblem, KeyPath, find_config
 from bridge.config.machine import state_directory
-from bridge.config.named_files import NamedFile, UnusableFile, check_readable, find_file, read_secret
+from bridge.config.named_files import NamedFile, UnusableFile, check_readable, find_file, is_credential, read_secret
 from bridge.config.places import Places
+from bridge.config.provider_base import ProviderBase
 from bridge.config.providers import KINDS
-from bridge.config.schema import keys_of, nearest, tables
+from bridge.config.schema import keys_of, keys_of_other_kinds, nearest, own_keys, tables
 from bridge.config.section import Section, SectionProblems, fields, has_marker, sections_in
 from bridge.config.settings import Facts, Settings
 from bridge.config.types import FileMarker, SecretMarker
@@ -50,7 +51,7 @@ def load_settings(
     except FileProblem as problem:
         raise SettingsError((str(problem),)) from None
     given = variables(environ)
-    if file is None and not given:
+    if file is None and not given and not environ.get(DEFAULT_LISTENER_VARIABLE):
         facts = Facts(state_directory(environ), "", implicit_capture=True)
         return Settings.read({"provider": [{"kind": "capture"}], "http": {"address": INBOX}}, facts)
     return _Loading(file, given, environ, cwd).settings()
@@ -108,7 +109,10 @@ class _Loading:
         self._tree: dict[str, Any] = file.tree if file else {}
         self._unread: set[KeyPath] = set()
         self._files: list[NamedFile] = []
+        self._as_at_start = list(given)
         self._problems = list(overlay(self._tree, given, self._places))
+        if address := environ.get(DEFAULT_LISTENER_VARIABLE):
+            fill_listeners(self._tree, address, self._places)
 
     def only_spool(self) -> Settings:
         smtp = self._tree.get("smtp")
@@ -123,7 +127,13 @@ class _Loading:
 
     def settings(self) -> Settings:
         self._table(self._tree, Settings, ())
-        facts = Facts(state_directory(self._environ), self._source, tree=self._tree, files=tuple(self._files))
+        facts = Facts(
+            state_directory(self._environ),
+            self._source,
+            tree=self._tree,
+            files=tuple(self._files),
+            as_at_start=tuple(dict.fromkeys(self._as_at_start)),
+        )
         checked: Settings | None = None
         try:
             checked = Settings.read(self._tree, facts)
@@ -142,7 +152,7 @@ class _Loading:
         known = frozenset(keys_of(section))
         for key in list(table):
             if key not in known:
-                self._unknown(key, known, path)
+                self._unknown(key, section, table.get("kind"), path)
                 del table[key]
         for key, field in fields(section).items():
             self._secret_file(table, key, path, wanted=has_marker(field, SecretMarker))
@@ -190,16 +200,22 @@ class _Loading:
             hint = f"; did you mean '{meant}'?" if meant else f"; one of {', '.join(KINDS)}"
             self._say((*path, "kind"), f"unknown provider kind{hint}")
 
-    def _unknown(self, key: str, known: frozenset[str], path: KeyPath) -> None:
+    def _unknown(self, key: str, section: type[Section], kind: object, path: KeyPath) -> None:
         place = self._places.of((*path, key))
-        if place.variable and self._places.is_exact((*path, key)):
-            self._problems.append(unknown_variable(place.variable))
-            return
         inside = _dotted(path)
         full = f"{inside}.{key}".lstrip(".")
-        meant = nearest(full, frozenset(f"{inside}.{name}".lstrip(".") for name in known))
-        hint = f"; did you mean '{meant}'?" if meant else ""
-        self._problems.append(f"{place.text}: unknown key '{full}'{hint}")
+        siblings = frozenset(f"{inside}.{name}".lstrip(".") for name in keys_of(section))
+        meant = nearest(full, siblings)
+        if issubclass(section, ProviderBase) and {full, meant} & keys_of_other_kinds(siblings):
+            own = ", ".join(own_keys(section))
+            self._problems.append(
+                f"{place.text}: kind {kind} has no '{key}'" + (f"; its own keys are {own}" if own else "")
+            )
+        elif place.variable and self._places.is_exact((*path, key)):
+            self._problems.append(unknown_variable(place.variable, siblings))
+        else:
+            hint = f"; did you mean '{meant}'?" if meant else ""
+            self._problems.append(f"{place.text}: unknown key '{full}'{hint}")
 
     def _secret_file(self, table: dict[str, Any], key: str, path: KeyPath, *, wanted: bool) -> None:
         name = f"{key}_file"
@@ -218,7 +234,9 @@ class _Loading:
 
     def _read_secret(self, table: dict[str, Any], key: str, name: str, path: KeyPath) -> None:
         directory = self._places.of(path).directory
-        self._note(find_file(name, directory, self._environ), (*path[:-1], key), secret=True)
+        found = find_file(name, directory, self._environ)
+        self._note(found, (*path[:-1], key), secret=True)
+        self._note_credential(found, path)
         try:
             table[key] = read_secret(name, directory, self._environ)
         except UnusableFile as problem:
@@ -231,6 +249,7 @@ class _Loading:
         if not isinstance(value, str) or not value:
             return
         found = find_file(value, self._places.of(path).directory, self._environ)
+        self._note_credential(found, path)
         if path[0] == "provider":  # the listeners' are looked at by themselves
             self._note(found, path, secret=False)
         try:
@@ -241,6 +260,10 @@ class _Loading:
 
     def _note(self, path: Path, key: KeyPath, *, secret: bool) -> None:
         self._files.append(NamedFile(key, path.absolute(), stamp(path), secret))
+
+    def _note_credential(self, file: Path, path: KeyPath) -> None:
+        if is_credential(file, self._environ):
+            self._as_at_start.append(_dotted(path))
 
     def _say(self, path: KeyPath, text: str) -> None:
         self._problems.append(self._line(path, text))

@@ -10,6 +10,7 @@ from pathlib import Path
 from bridge.files import Stamp
 
 MAX_SECRET_OCTETS = 64 * 1024
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5): copied at a start, and never again
 
 KeyPath = tuple[str | int, ...]  # as in `bridge.config.file`
 
@@ -47,13 +48,18 @@ def find_file(name: str, beside: Path, environ: Mapping[str, str]) -> Path:
 
     `secrets/key` is there what LoadCredential=secrets:/a/directory makes of the file `key` in it, `secrets_key`.
     """
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    credentials = environ.get(CREDENTIALS)
     if credentials and not os.path.isabs(name):
         for given in (name, name.replace("/", "_")):
             path = Path(credentials) / given
             if os.path.exists(path):
                 return path
     return beside / name
+
+
+def is_credential(path: Path, environ: Mapping[str, str]) -> bool:
+    directory = environ.get(CREDENTIALS)
+    return bool(directory) and path.is_relative_to(directory or "")
 
 
 def read_secret(name: str, beside: Path, environ: Mapping[str, str]) -> str:

@@ -6,6 +6,8 @@ import difflib
 import functools
 from collections.abc import Iterator
 
+from bridge.config.kinds import ApiProvider
+from bridge.config.provider_base import ProviderBase
 from bridge.config.section import Section, fields, has_marker, sections_in
 from bridge.config.settings import Settings
 from bridge.config.types import SecretMarker
@@ -41,6 +43,17 @@ def all_keys() -> frozenset[str]:
     """`smtp`, `smtp.hostname`, `smtp.listener`, ... in full."""
     named = {".".join((*names, key)) for names, section, _ in walk() for key in keys_of(section)}
     return frozenset(named | {".".join(names) for names in tables()})
+
+
+def own_keys(section: type[ProviderBase]) -> Iterator[str]:
+    """Those of a kind of provider that it does not share with most kinds."""
+    shared = fields(ApiProvider if issubclass(section, ApiProvider) else ProviderBase)
+    yield from (key for key in fields(section) if key not in shared)
+
+
+def keys_of_other_kinds(own: frozenset[str]) -> frozenset[str]:
+    """Those that providers have, in full, without those of one kind."""
+    return frozenset(key for key in all_keys() - own if key.rpartition(".")[0] == "provider")
 
 
 def nearest(unknown: str, siblings: frozenset[str] = frozenset()) -> str:

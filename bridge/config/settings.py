@@ -106,7 +106,10 @@ class Route(Section):
         default="", description="Only mail that came in through the listener of this name. Empty: any."
     )
     providers: TextList = Field(
-        description="The providers' names, in order of failover.", examples=[["main", "backup"]]
+        default=(), description='The providers\' names, in order of failover, as in ["main", "backup"].'
+    )
+    refuse: bool = Field(
+        default=False, description="Instead of `providers`: who comes this way is refused with 550 at RCPT."
     )
     failover_unknown: bool = Field(
         default=False,
@@ -115,8 +118,10 @@ class Route(Section):
     )
 
     def problems(self) -> Iterator[Problem]:
-        if not self.providers:
-            yield "providers", "is empty: this mail would have nowhere to go"
+        if self.refuse and self.providers:
+            yield "refuse", "is true, but the route has 'providers': it is one or the other"
+        if not self.providers and not self.refuse:
+            yield "providers", "is empty: this mail would have nowhere to go; 'refuse = true' refuses it"
         for _, name in repeated(self.providers):
             yield "providers", f"the name '{name}' is there twice"
 
@@ -364,13 +369,17 @@ class Log(Section):
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known beside the keys: where state is kept, which file was read, whether nothing at all was set; and for when a
-    secret's file changes, `tree` (what was validated) with the files that were named in it."""
+    secret's file changes, `tree` (what was validated) with the files that were named in it.
+
+    `as_at_start`: variables, and keys whose file is a credential of the service (systemd). A process has both from its start on.
+    """
 
     state: Path
     source: str = ""
     implicit_capture: bool = False
     tree: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     files: tuple[NamedFile, ...] = field(default=(), compare=False)
+    as_at_start: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Settings(Section, BaseSettings):
@@ -384,7 +393,8 @@ class Settings(Section, BaseSettings):
     relay: Relay = Field(default=Relay(), description="What happens to a message.")
     provider: tuple[Provider, ...] = Field(default=(), description="Who sends the mail.")
     route: tuple[Route, ...] = Field(
-        default=(), description="Which provider sends what; the first match wins. None: all, in order."
+        default=(),
+        description="Which provider sends what, and what is refused; the first match wins. None: all, in order.",
     )
     spool: Spool = Field(default=Spool(), description="The queue on disk.")
     retry: Retry = Field(default=Retry(), description="When a deferred recipient is tried again.")
@@ -443,6 +453,11 @@ class Settings(Section, BaseSettings):
     def files(self) -> tuple[NamedFile, ...]:
         """The secret files, and others that providers are built from, as they were found."""
         return self._facts.files
+
+    @property
+    def as_at_start(self) -> tuple[str, ...]:
+        """The variables and the keys with a credential of the service: what changed there is seen at a restart only."""
+        return self._facts.as_at_start
 
     @property
     def hostname(self) -> str:

@@ -135,6 +135,12 @@ def mask_url(url: str) -> str:
     return f"{start}{MASK + '@' if credentials else ''}{host}{parts.path}{'?' + MASK if parts.query else ''}"
 
 
+def _mask_path(secret: SecretStr) -> str:
+    """Scheme and host alone: the webhooks of chats have their key in the path."""
+    parts = urlsplit(secret.get_secret_value())
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{MASK}" if parts.netloc else ""
+
+
 def _mask_credentials(secret: SecretStr) -> str:
     return mask_url(secret.get_secret_value())
 
@@ -313,7 +319,13 @@ RequiredPattern = Annotated[str, AfterValidator(_check_pattern), AfterValidator(
 SenderMailbox = Annotated[str, AfterValidator(_check_mailbox)]
 RequiredMailbox = Annotated[str, AfterValidator(_check_mailbox), AfterValidator(_required)]
 BounceFrom = Annotated[str, AfterValidator(_check_bounce_from)]
-WebhookUrl = Annotated[SecretUrl, AfterValidator(_check_webhook)]
+WebhookUrl = Annotated[
+    SecretStr,
+    AfterValidator(_printable_secret),
+    AfterValidator(_check_webhook),
+    PlainSerializer(_mask_path, return_type=str),
+    SecretMarker(),
+]
 WebhookSecret = Annotated[Secret, AfterValidator(_check_webhook_secret)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 JsonPointer = Annotated[str, AfterValidator(check_pointer)]

@@ -133,8 +133,9 @@ class Dispatchers:
 
     # --- which lane
 
-    def route(self, *, user: str, listener: str, sender: str, recipient: str) -> Route | None:
-        return self._state.routes.choose(user=user, listener=listener, sender=sender, recipient=recipient)
+    def refusal(self, *, user: str, listener: str, sender: str, recipient: str) -> Reply | None:
+        """At RCPT; see `Routes.refusal`."""
+        return self._state.routes.refusal(user=user, listener=listener, sender=sender, recipient=recipient)
 
     def accept(self, queue_id: str, email: Email, envelope: Envelope, origin: Origin, *, only: str = "") -> Plan:
         """At DATA; what is special about the message is logged here and at no retry. `only`: the provider that is to take it."""
@@ -164,15 +165,17 @@ class Dispatchers:
         only: str = "",
     ) -> Plan:
         state, sender = self._state, sender or envelope.reverse_path or email.sender.email
-        routes: dict[Route | None, list[str]] = {}
+        routes: dict[Route | Reply, list[str]] = {}
         for recipient in envelope.recipients:
             facts = {"user": origin.user, "listener": origin.listener, "sender": sender}
             chosen = _to(state, only) if only else state.routes.choose(**facts, recipient=recipient)
             routes.setdefault(chosen, []).append(recipient)
         lanes: dict[str, Lane] = {}
-        refused: dict[str, Reply] = dict.fromkeys(routes.pop(None, ()), NO_ROUTE)
+        refused: dict[str, Reply] = {}
         for route, recipients in routes.items():
-            assert route is not None
+            if isinstance(route, Reply):
+                refused |= dict.fromkeys(recipients, route)
+                continue
             # Each is judged by its own recipients: another's address is no reason against it.
             alone = len(recipients) == len(envelope.recipients)
             theirs = envelope if alone else replace(envelope, recipients=tuple(recipients))
@@ -233,8 +236,8 @@ class Dispatchers:
         return all(await asyncio.gather(*(dispatcher.drain(timeout) for dispatcher in self._state.all)))
 
 
-def _to(state: _State, name: str) -> Route | None:
-    return Route(providers=(name,)) if name in state.by_name else None
+def _to(state: _State, name: str) -> Route | Reply:
+    return Route(providers=(name,)) if name in state.by_name else NO_ROUTE
 
 
 def _lane(

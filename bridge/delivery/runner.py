@@ -26,7 +26,7 @@ from bridge.delivery.lanes import Lane
 from bridge.delivery.parsed import Parsed
 from bridge.delivery.recorder import Recorder
 from bridge.delivery.retry import Tried, dispose, may_try_again
-from bridge.delivery.routing import NO_ROUTE
+from bridge.delivery.routing import NO_ROUTE, REFUSED_BY_ROUTE
 from bridge.mime.parse import Costly
 from bridge.mime.pieces import LARGE
 from bridge.model import Email, Fault, Message, Outcome
@@ -510,10 +510,12 @@ def _left_behind(queue_id: str, name: str, recipients: Sequence[ClaimedRecipient
 
 
 def _refused(queue_id: str, recipient: ClaimedRecipient, reply: Reply) -> Result:
-    """Nobody takes it any more. Without a route it is rather the settings that are wrong: that is for the operator to see."""
-    if reply == NO_ROUTE:
-        log.error("message.no_route", queue_id=queue_id, recipient=recipient.address)
-        return Result(status="held", reply=reply, provider=recipient.provider, detail="no route under these settings")
+    """Nobody takes it any more. Where that is a matter of routes it was promised under others: the operator is to see it."""
+    if reply in (NO_ROUTE, REFUSED_BY_ROUTE):
+        log.error("message.no_route", queue_id=queue_id, recipient=recipient.address, text=reply.text)
+        detail = "no route" if reply == NO_ROUTE else "refused by a route"
+        detail += " under these settings"
+        return Result(status="held", reply=reply, provider=recipient.provider, detail=detail)
     return Result(status="bounced", reply=reply, fault=Fault.MESSAGE)
 
 

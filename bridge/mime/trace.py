@@ -108,6 +108,8 @@ def _token(text: str) -> str:
 def _client(client: str) -> str:
     if not client or client == "unix":
         return "local"
+    if client == "unknown":  # behind a proxy of the operator's that does not say
+        return client
     return f"[IPv6:{_token(client)}]" if ":" in client else f"[{_token(client)}]"
 
 

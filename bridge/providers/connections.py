@@ -29,9 +29,10 @@ class Connections:
         self._room = asyncio.Semaphore(most)
         self._idle: list[_Idle] = []  # the last that came back at the end
         self._busy: set[httpcore2.AsyncConnectionInterface] = set()
+        self._closed = False
 
     async def take(self, origin: httpcore2.Origin, timeout: float | None = None) -> httpcore2.AsyncConnectionInterface:
-        """`give_back` in any case. Raises httpcore2.PoolTimeout."""
+        """`give_back` in any case. Raises httpcore2.PoolTimeout, and ConnectError when they are closed."""
         if self._room.locked():
             await self._wait(timeout)
         else:
@@ -51,6 +52,8 @@ class Connections:
 
     async def _take(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
         await self._close_old()
+        if self._closed:
+            raise httpcore2.ConnectError("the connections are closed")
         for position in range(len(self._idle) - 1, -1, -1):
             if self._idle[position].origin == origin:
                 connection = self._idle.pop(position).connection
@@ -76,12 +79,14 @@ class Connections:
         self._room.release()
         if connection.is_closed():
             return
-        if self._keepalive_s and connection.is_idle():
+        if self._keepalive_s and not self._closed and connection.is_idle():
             self._idle.append(_Idle(origin, connection, asyncio.get_running_loop().time()))
         else:
             await asyncio.shield(connection.aclose())
 
     async def aclose(self) -> None:
+        """Who still waits for one gets none, so nothing of his was sent."""
+        self._closed = True
         idle, self._idle = self._idle, []
         for connection in [*(one.connection for one in idle), *self._busy]:
             await connection.aclose()

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from bridge.smtp.conversation import Service
+from bridge.smtp.conversation import HANDSHAKE_S, Service
 from bridge.smtp.policy import UNIX, client_of, is_allowed
 from bridge.smtp.proxy import ProxyError, ProxyHeader, parse_proxy_header
 from bridge.smtp.rates import network_of
@@ -41,6 +41,7 @@ class Arrivals:
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_client: Counter[str] = Counter()
         self._pause: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -51,13 +52,23 @@ class Arrivals:
         return not self._closed and self._pause is None
 
     def close(self) -> None:
-        """Whoever is still on the way is gone; sessions go on."""
+        """Nobody else is let in. Whoever is still on the way has a moment to become a session; sessions go on."""
         self._closed = True
         if self._pause:
             self._pause.cancel()
         self._loop.remove_reader(self._socket)
+        self._end = self._loop.call_later(HANDSHAKE_S, self.abandon)
+
+    def abandon(self) -> None:
+        """After `close`: whoever is still on the way is gone. Sessions go on."""
+        if self._end:
+            self._end.cancel()
         for task in self._tasks:
             task.cancel()
+
+    @property
+    def on_the_way(self) -> int:
+        return len(self._tasks)
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):

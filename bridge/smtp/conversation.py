@@ -28,6 +28,7 @@ from bridge.smtp.wire import Disconnected, LineTooLong, Wire
 log: Any = structlog.get_logger()
 
 PARTING_S = 0.5  # silence at a shutdown that ends a session
+HANDSHAKE_S = 2.0  # for a TLS handshake at a shutdown: a few round trips over a slow line
 _JUNK = frozenset({"NOOP", "RSET", "VRFY", "EXPN", "HELP", "HELO", "EHLO", "LHLO"})
 BEFORE_TLS = frozenset({"EHLO", "HELO", "LHLO", "NOOP", "STARTTLS", "QUIT", "RSET", "HELP"})
 _SAY_WHERE = frozenset({"MAIL", "RCPT"})  # they know whether it is in the address
@@ -93,7 +94,9 @@ class Conversation(Wire):
         self._blind = 0  # lines of a refused AUTH that may still come
         self._done = False
         self.mailed = False  # a message was taken
+        self._last_begun = False  # the one transaction that may begin during a shutdown
         self._reading_command = False
+        self._parting: asyncio.TimerHandle | None = None  # ends it if the line that is read now does not come
         self._admitted = False
         self._told = False  # that it was put off is in the log
         self._peer: Peer | None = None  # while a message is being taken
@@ -175,18 +178,38 @@ class Conversation(Wire):
         """Shutdown: a session that is silent between transactions hears 421, one in a transaction after it, or now if `force`.
 
         Never while its message is being taken: that has an answer of its own. Who is talking may send the one message he came
-        for: many programs try once, and a 421 between two of their commands is a mail they lose.
+        for, his TLS handshake and his login included: many programs try once, and a 421 between two of their commands is a
+        mail they lose.
         """
-        if self.handshaking or self.draining:
+        if self.draining or (force and self.handshaking):
             self.abort()
+        elif self.handshaking:
+            self.loop.call_later(HANDSHAKE_S, self._end_handshake)
         elif force and self._peer is None:
             self.say_and_close(SHUTTING_DOWN)
-        elif not force and self._reading_command and not self.in_transaction:
-            self.loop.call_later(PARTING_S, self._part)
+        elif not force and self._reading_command:
+            self._part_if_silent()
 
-    def _part(self) -> None:
-        if self._reading_command and not self.in_transaction:
-            self.say_and_close(SHUTTING_DOWN)
+    def _end_handshake(self) -> None:
+        if self.handshaking:
+            self.abort()
+
+    def _part_if_silent(self) -> None:
+        """The client has the word, and keeps it for so long."""
+        if not self.in_transaction:
+            self._parting = self.loop.call_later(PARTING_S, self.say_and_close, SHUTTING_DOWN)
+
+    def _begin_waiting(self) -> None:
+        """For the client; meanwhile a shutdown may end the session."""
+        self._reading_command = True
+        if self.service.stopping:
+            self._part_if_silent()
+
+    def _end_waiting(self) -> None:
+        self._reading_command = False
+        if self._parting:
+            self._parting.cancel()
+            self._parting = None
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -197,14 +220,11 @@ class Conversation(Wire):
         if self._commands % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)  # who pipelines is read from a buffer, and would have the loop for himself
         try:
-            line = await (self._read_soon() if leaving else self._read_line())
+            line = await self._read_line()
         except LineTooLong:
             await self._refuse_line(replies.LINE_TOO_LONG)
             return
-        except TimeoutError:
-            await self._goodbye(SHUTTING_DOWN)
-            return
-        if leaving and self.mailed and line.strip().upper() != b"QUIT":
+        if leaving and (self.mailed or self._last_begun) and line.strip().upper() != b"QUIT":
             await self._goodbye(SHUTTING_DOWN)
             return
         try:
@@ -220,27 +240,24 @@ class Conversation(Wire):
 
     async def _read_line(self, limit: int = 0) -> bytes:
         """As `read_line`; meanwhile a shutdown may end the session."""
-        self._reading_command = True
+        self._begin_waiting()
         try:
             return await self.read_line(limit)
         finally:
-            self._reading_command = False
-
-    async def _read_soon(self) -> bytes:
-        """Raises TimeoutError."""
-        async with asyncio.timeout(PARTING_S):
-            return await self._read_line()
+            self._end_waiting()
 
     async def pause(self, until: asyncio.Future[None], seconds: float) -> None:
         """As `logins.Pause` says; meanwhile a shutdown may end the session."""
-        self._reading_command, self._more = True, until
+        self._more = until
+        self._begin_waiting()
         timer = self.loop.call_later(seconds, self._wake)
         try:
             if not self.eof:
                 await until
         finally:
             timer.cancel()
-            self._reading_command, self._more = False, None
+            self._end_waiting()
+            self._more = None
         if self.eof:
             raise Crowded
 

@@ -57,6 +57,7 @@ class Listener:
         self.service = service
         self._bound: Bound | None = None
         self._servers: list[asyncio.Server | Arrivals] = []
+        self._arrivals: list[Arrivals] = []
 
     def bind(self, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ListenError."""
@@ -84,6 +85,7 @@ class Listener:
                 arrivals = Arrivals(sock, self.service)
                 arrivals.start()
                 self._servers.append(arrivals)
+                self._arrivals.append(arrivals)
                 continue
             server: asyncio.Server
             if sock.family == socket.AF_UNIX:
@@ -95,9 +97,19 @@ class Listener:
             self._servers.append(server)
 
     def close(self) -> None:
-        """Stop accepting; open sessions go on."""
+        """Stop accepting; open sessions go on, and those in their handshake have a moment to finish it."""
         for server in self._servers:
             server.close()
         self._servers.clear()
         if self._bound:
             self._bound.close()
+
+    def abandon(self) -> None:
+        """After `close`: who is no session yet is gone."""
+        for arrivals in self._arrivals:
+            arrivals.abandon()
+
+    @property
+    def on_the_way(self) -> int:
+        """Connections that are no sessions yet."""
+        return sum(arrivals.on_the_way for arrivals in self._arrivals)

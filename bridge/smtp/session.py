@@ -15,7 +15,7 @@ from bridge.content import Content
 from bridge.model import NO_WISH, Answer, Envelope, Origin, Peer, Wish, merge_recipients, same_recipient_key
 from bridge.reply import NO_MEMORY, SHUTTING_DOWN, Reply
 from bridge.smtp import replies
-from bridge.smtp.conversation import BLIND_LINES, Conversation, Service
+from bridge.smtp.conversation import BLIND_LINES, HANDSHAKE_S, Conversation, Service
 from bridge.smtp.incoming import Receiver
 from bridge.smtp.logins import Visitor
 from bridge.smtp.sasl import Refused, authenticate, challenge_text
@@ -169,7 +169,8 @@ class Session(Conversation):
             await self._start_tls(self.service.tls_context)
 
     async def _start_tls(self, context: ssl.SSLContext) -> None:
-        if not await self.upgrade(context, timeout=self.service.limits.tls_handshake_timeout):
+        limit = self.service.limits.tls_handshake_timeout
+        if not await self.upgrade(context, timeout=min(limit, HANDSHAKE_S) if self.service.stopping else limit):
             log.info("connection.tls_failed", client=self.client, error=self.tls_fault)
             self._done = True
             return
@@ -266,6 +267,7 @@ class Session(Conversation):
             await self._refuse(closed, reverse_path=mail.reverse_path)
         else:
             self._mail = mail
+            self._last_begun = self.service.stopping
             self._began = tracing.tracer.now()
             await self.send(replies.SENDER_OK)
 
@@ -284,7 +286,7 @@ class Session(Conversation):
             return replies.NEED_HELO
         if self._mail:
             return replies.NESTED_MAIL
-        if self.service.stopping and self.mailed:
+        if self.service.stopping and (self.mailed or self._last_begun):
             self._done = True
             return SHUTTING_DOWN
         if self._may_relay():

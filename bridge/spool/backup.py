@@ -1,7 +1,8 @@
 """A copy of a spool while its daemon runs: the database as it is at one moment, and every body file that it names.
 
 `VACUUM INTO` reads one snapshot, keeps no writer waiting, and leaves out what was deleted. Body files are copied before, and
-those that have come since afterwards; where one has gone meanwhile, the snapshot is taken anew. The copy gets its name last.
+those that have come since afterwards; where one has gone meanwhile, the snapshot is taken anew. The copy gets its name last:
+the directory when there is none yet, else (it may be a mount point, which nothing can be renamed to) the database within it.
 """
 
 from __future__ import annotations
@@ -37,23 +38,43 @@ def back_up(path: Path, directory: Path) -> Copied:
     Raises SpoolError, OSError, sqlite3.Error; then nothing is left of the copy.
     """
     schema.check_library()
-    path = Path(os.path.realpath(path))
+    path, directory = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
     if not path.exists():
         raise SpoolError(f"there is no spool at {path}")
-    if directory.exists() and any(directory.iterdir()):
+    there = directory.exists()
+    if there and any(place.name != "lost+found" for place in directory.iterdir()):  # which a new file system has
         raise SpoolError(f"{directory} is not empty")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    staging = (directory if there else directory.parent) / f".{directory.name}.{os.getpid()}.tmp"
     staging.mkdir(mode=0o700)
     try:
         copied = _copy(path, staging / path.name)
         _sync_all(staging)
-        staging.rename(directory)
-        _sync(directory.parent)
+        if there:
+            _move_into(directory, staging, path.name)
+        else:
+            staging.rename(directory)
+            _sync(directory.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     return copied
+
+
+def _move_into(directory: Path, staging: Path, name: str) -> None:
+    """The database last: where it is, all is. Raises OSError; then what was moved is gone."""
+    bodies = _bodies(staging / name)
+    try:
+        if bodies.exists():
+            bodies.rename(directory / bodies.name)
+            _sync(directory)
+        (staging / name).rename(directory / name)
+        staging.rmdir()
+        _sync(directory)
+    except BaseException:
+        (directory / name).unlink(missing_ok=True)
+        shutil.rmtree(directory / bodies.name, ignore_errors=True)
+        raise
 
 
 def _copy(path: Path, target: Path) -> Copied:

@@ -8,7 +8,7 @@ it is made; a recipient whose lease ran out, or whose owner died, with no result
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -318,8 +318,9 @@ class Spool(Protocol):
         limit: int = 500,
         posts: Callable[[Sequence[Heard]], Sequence[Post]] = lambda heard: (),
     ) -> Sequence[Heard]:
-        """Those of no message, from `since` on, once more: the answer to a call may come later than its event. `posts`: made of
-        those that have a message now, in the same transaction."""
+        """All those of no message, from `since` on, once more: the answer to a call may come later than its event.
+        `limit`: looked at in one go; what else waits is done in between. `posts`: made of those that have a
+        message now, in one transaction with what they change."""
 
     async def prune_events(self, *, now: float, limit: int = 500) -> int:
         """Forget up to `limit` of them that are older than the history; how many."""
@@ -451,8 +452,16 @@ class StoredBody(Protocol):
 
 
 class Operator(Protocol):
-    async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
-        """Newest first, those before and after these queue ids. Never takes long: see Page."""
+    async def search(
+        self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "", recipients: int | None = None
+    ) -> Page:
+        """Newest first, those before and after these queue ids. Never takes long: see Page. `recipients`: the first so many of
+        each message, with `recipients_total`, `recipients_by_status` and `trouble`; None: all; 0: only `queue_id`."""
+        ...
+
+    async def messages(self, queue_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]: ...
+    async def mailed_to(self, queue_ids: Sequence[str], words: Sequence[str]) -> Collection[str]:
+        """Those of these messages that have each of the words in some recipient's address."""
         ...
 
     async def forecast(
@@ -465,11 +474,22 @@ class Operator(Protocol):
     async def depth(self) -> Mapping[str, int]: ...
     async def ages(self, *, now: float, bounds: Sequence[float]) -> Sequence[int]: ...
     async def list_suppressions(self, *, limit: int = 1000, after: str = "") -> Sequence[Mapping[str, Any]]: ...
+    async def find_suppressions(
+        self, typed: str, *, limit: int = 100, after: str = ""
+    ) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """Those with this in the address or the reason, by address; and after which one to go on, "" at the end. Never takes
+        long: what is found until then is given."""
+        ...
+
     async def unsuppress(self, address: str) -> bool: ...
     async def list_messages(
         self, *, status: str = "", limit: int = 100, before: str = ""
     ) -> Sequence[Mapping[str, Any]]: ...
     async def show(self, queue_id: str) -> Mapping[str, Any] | None: ...
+    async def show_part(self, queue_id: str, *, limit: int, skip: int = 0) -> Mapping[str, Any] | None:
+        """With `limit` recipients after the first `skip`, and their events."""
+        ...
+
     async def body(self, queue_id: str) -> bytes | None: ...
     async def open_body(self, queue_id: str) -> StoredBody | None: ...
     async def provider_events(self, queue_id: str, *, limit: int = 500) -> Sequence[Mapping[str, Any]]: ...

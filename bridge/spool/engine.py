@@ -2,7 +2,7 @@
 
 `sqlite.SqliteSpool` is made of sides, each in a module of its own: what comes in (entrance), what providers tell (hearing),
 what senders are told (telling), what is remembered (remembrance), the numbers, what the operator
-does (operator), and what moves to another spool (transfer).
+does (operator), and what moves to another spool (transfer, departure).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ again instead, as the others of its call have to be, under the same key.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,19 +216,39 @@ def _settle(db: sqlite3.Connection, heard: Sequence[Heard], now: float, retentio
 
 @dataclass(frozen=True, slots=True)
 class Rejoin:
-    """Those that came after `since` and belong to no message yet: the answer to our call may come after the event."""
+    """Those with these ids (see `joinable`), if they belong to no message yet: the answer to our call may come after the
+    event."""
 
-    since: float
+    ids: Sequence[int]
     now: float
-    limit: int
     note: Callable[[Event], NotedEvent]
     posts: MakePosts
 
 
+# What a provider tells of mail that is not ours stays for days: it is passed by with two looks into indexes.
+_JOINABLE = """
+SELECT received_at, id,
+    (told_queue_id <> '' AND EXISTS (SELECT 1 FROM recipient WHERE queue_id = told_queue_id))
+    OR (e.provider_message_id <> '' AND EXISTS (
+        SELECT 1 FROM recipient INDEXED BY recipient_provider_id
+        WHERE provider_message_id = e.provider_message_id AND provider_message_id <> ''
+    ))
+FROM provider_event AS e INDEXED BY provider_event_unjoined
+WHERE queue_id = '' AND (received_at, id) > (?, ?) ORDER BY received_at, id LIMIT ?
+"""
 _UNJOINED = """
 SELECT provider, event, event_id, address, provider_message_id, told_queue_id, at, final, permanent, code, enhanced, text, raw
-FROM provider_event WHERE queue_id = '' AND received_at >= ? ORDER BY received_at DESC LIMIT ?
+FROM provider_event WHERE queue_id = '' AND id IN (SELECT value FROM json_each(?)) ORDER BY received_at, id
 """
+Place = tuple[float, int]  # when it came, and its id
+
+
+def joinable(db: sqlite3.Connection, after: Place, limit: int) -> tuple[list[int], Place | None]:
+    """Of the next `limit` that belong to no message those whose message may be known by now; with where to go on, None at the
+    end."""
+    rows = db.execute(_JOINABLE, (*after, limit)).fetchall()
+    place = (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
+    return [row[1] for row in rows if row[2]], place
 
 
 def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retention) -> list[Taken]:
@@ -236,7 +257,7 @@ def rejoin(db: sqlite3.Connection, args: Sequence[Rejoin], *, retention: Retenti
 
 def _rejoin(db: sqlite3.Connection, one: Rejoin, retention: Retention) -> Taken:
     heard, finder = [], _Finder(db)
-    for provider, *told in db.execute(_UNJOINED, (one.since, one.limit)).fetchall():
+    for provider, *told in db.execute(_UNJOINED, (json.dumps(one.ids),)).fetchall():
         event = _as_event(*told)
         found = finder.find(provider, event)
         if found and not found.running:

@@ -46,7 +46,14 @@ class Hearing(Numbers):
         limit: int = 500,
         posts: event_rows.MakePosts = lambda heard: (),
     ) -> Sequence[Heard]:
-        return await self._heard(self._rejoin, event_rows.Rejoin(since, now, limit, note, posts))
+        await self._history.settle()
+        heard: list[Heard] = []
+        place: event_rows.Place | None = (since, -1)
+        while place:
+            ids, place = await self._reader.run(event_rows.joinable, place, limit)
+            if ids:
+                heard += await self._heard(self._rejoin, event_rows.Rejoin(ids, now, note, posts))
+        return heard
 
     async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:
         taken: event_rows.Taken = await self._writer.submit(operation, arg, size)

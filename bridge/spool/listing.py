@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 UNINDEXED = frozenset({"sent", "delivered"})
 # One word for a message: the first of these that one of its recipients has.
-_SUMMARY = ("held", "deferred", "queued", "bounced", "expired", "dropped", "sent", "delivered")
+STATUSES = ("held", "deferred", "queued", "bounced", "expired", "dropped", "sent", "delivered")
 AFTER_ALL = "\U0010ffff"
 
 _PAGE = "SELECT queue_id FROM message WHERE queue_id < ? ORDER BY queue_id DESC LIMIT ?"
@@ -101,49 +102,60 @@ def _rows(db: sqlite3.Connection, ids: Sequence[str]) -> list[tuple[sqlite3.Row,
 
 
 def _summary(row: sqlite3.Row, recipients: list[sqlite3.Row]) -> dict[str, Any]:
-    statuses = {one["status"] for one in recipients}
+    return {
+        **facts(row),
+        "status": status_of({one["status"] for one in recipients}),
+        "recipients": [recipient(one) for one in recipients],
+    }
+
+
+def facts(row: sqlite3.Row) -> dict[str, Any]:
+    """Of the message itself."""
     kept = ("queue_id", "created_at", "expires_at", "resolved_at", "size", "kind", "subject", "message_id",
             "client", "helo", "user", "listener", "protocol")  # fmt: skip
     return {
         **{name: row[name] for name in kept},
         "sender": row["reverse_path"],
         "smtputf8": bool(row["smtputf8"]),
-        "status": next((word for word in _SUMMARY if word in statuses), ""),
         "has_body": row["body"] != "",
-        "recipients": [_recipient(one) for one in recipients],
     }
 
 
-def _recipient(row: sqlite3.Row) -> dict[str, Any]:
+def status_of(statuses: Container[str]) -> str:
+    return next((word for word in STATUSES if word in statuses), "")
+
+
+def recipient(row: sqlite3.Row) -> dict[str, Any]:
     kept = ("address", "status", "attempts", "next_attempt_at", "expires_at", "code", "enhanced", "text", "fault",
             "provider", "provider_message_id", "unknowns", "blocked_at", "leased_until", "lane", "notice")  # fmt: skip
     return {name: row[name] for name in kept}
 
 
 def show(db: sqlite3.Connection, queue_id: str) -> dict[str, Any] | None:
-    """As in the list, with `events` and, by address, `timelines` (see `_timeline`)."""
+    """As in the list, with `events` and, by address, `timelines`."""
     for row, recipients in _rows(db, [queue_id]):
-        events = db.execute(
-            "SELECT at, event, address, provider, code, enhanced, text, detail FROM event WHERE queue_id = ? ORDER BY seq",
-            (queue_id,),
-        )
-        told = [dict(event) for event in events]
-        timelines = {one["address"]: _timeline(told, one["address"]) for one in recipients}
-        return {**_summary(row, recipients), "events": told, "timelines": timelines}
+        told = [dict(event) for event in db.execute(f"{EVENTS} ORDER BY seq", (queue_id,))]
+        by_address = timelines(told, [one["address"] for one in recipients])
+        return {**_summary(row, recipients), "events": told, "timelines": by_address}
     return None
+
+
+EVENTS = "SELECT at, event, address, provider, code, enhanced, text, detail FROM event WHERE queue_id = ?"
 
 
 _ATTEMPTS = frozenset({"sent", "deferred", "bounced", "unknown"})
 
 
-def _timeline(events: Sequence[dict[str, Any]], address: str) -> list[dict[str, Any]]:
-    """What concerns this recipient, oldest first; `attempt`: its number when it is the end of one, else None."""
-    found, attempts = [], 0
+def timelines(events: Sequence[dict[str, Any]], addresses: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """By address what concerns this recipient, in order; `attempt`: its number when it is the end of one, else None."""
+    found: dict[str, list[dict[str, Any]]] = {address: [] for address in addresses}
+    attempts: Counter[str] = Counter()
     for event in events:
-        if event["address"] in ("", address):
-            is_attempt = event["event"] in _ATTEMPTS and event["provider"] != ""
-            attempts += is_attempt
-            found.append({**event, "attempt": attempts if is_attempt else None})
+        is_attempt = event["event"] in _ATTEMPTS and event["provider"] != ""
+        for address in addresses if event["address"] == "" else (event["address"],):
+            if address in found:
+                attempts[address] += is_attempt
+                found[address].append({**event, "attempt": attempts[address] if is_attempt else None})
     return found
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.model import mailbox_key
 from bridge.spool.base import Post
+from bridge.spool.search import TIME_S
 from bridge.spool.values import insert
 
 POST = ("id", "target", "body", "attempts", "next_attempt_at", "created_at")
+_STEP_LENGTH = 4096  # addresses looked at between two looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +127,39 @@ def list_suppressions(db: sqlite3.Connection, limit: int, after: str) -> list[di
     """By address, a page at a time."""
     rows = db.execute("SELECT * FROM suppression WHERE address > ? ORDER BY address LIMIT ?", (after, limit))
     return [dict(row) for row in rows]
+
+
+# `typed` finds what SQLite's lower() leaves alone: other letters than ASCII.
+_FIND = """
+SELECT * FROM suppression WHERE address > :after AND address <= :upto
+    AND (instr(address, :wanted) OR instr(lower(reason), :wanted) OR instr(reason, :typed)) ORDER BY address LIMIT :limit
+"""
+_STEP = (
+    "SELECT max(address), count(*) FROM (SELECT address FROM suppression WHERE address > ? ORDER BY address LIMIT ?)"
+)
+
+
+def find_suppressions(
+    db: sqlite3.Connection, typed: str, limit: int, after: str, time_s: float = TIME_S
+) -> tuple[list[dict[str, object]], str]:
+    """Those with `typed` in the address or the reason, by address; and after which one to go on, "" at the end. It stops after a
+    time, then with less than `limit`."""
+    found: list[dict[str, object]] = []
+    deadline = time.monotonic() + time_s
+    while True:
+        upto, count = db.execute(_STEP, (after, _STEP_LENGTH)).fetchone()
+        values = {
+            "after": after,
+            "upto": upto,
+            "wanted": typed.lower(),
+            "typed": typed,
+            "limit": limit + 1 - len(found),
+        }
+        found += map(dict, db.execute(_FIND, values))
+        if len(found) > limit:
+            return found[:limit], str(found[limit - 1]["address"])
+        if count < _STEP_LENGTH:
+            return found, ""
+        after = upto
+        if time.monotonic() > deadline:
+            return found, after

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bridge.spool import changes, listing, summaries
-from bridge.spool import search as find
+from bridge.spool import brief, changes, listing, summaries
 from bridge.spool.base import Action, Forecast, Page, Search
 from bridge.spool.bodies import BodyLost, Stored
 from bridge.spool.engine import Engine, Parts
@@ -38,10 +37,21 @@ class SqliteOperator(Engine):
         await self._history.settle()
         return await self._searcher.run(listing.list_messages, status, limit, before)
 
-    async def search(self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "") -> Page:
-        """Newest first, less than `before` and more than `after`. After a moment it stops and says how far it came."""
+    async def search(
+        self, wanted: Search, *, limit: int = 50, before: str = "", after: str = "", recipients: int | None = None
+    ) -> Page:
+        """Newest first, less than `before` and more than `after`. After a moment it stops and says how far it came.
+        `recipients`: None for all; so many of each message (`brief.rows`); with 0 its queue id alone."""
         await self._history.settle()
-        return await self._searcher.run(find.search, wanted, limit, before, after)
+        return await self._searcher.run(brief.search_page, wanted, limit, before, after, recipients)
+
+    async def messages(self, queue_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Those of these that are there, as in the list, newest first."""
+        return await self._searcher.run(listing.summary_rows, queue_ids)
+
+    async def mailed_to(self, queue_ids: Sequence[str], words: Sequence[str]) -> Collection[str]:
+        """Those of these that have each of the words in some recipient's address, without case."""
+        return await self._searcher.run(brief.mailed_to, queue_ids, words)
 
     async def summarize(self, *, now: float) -> bool:
         """A few blocks of those that came some time before; True when there may be more. `now`: by this machine's clock."""
@@ -68,6 +78,11 @@ class SqliteOperator(Engine):
         """One message as in the list, with its events."""
         await self._history.settle()
         return await self._searcher.run(listing.show, queue_id)
+
+    async def show_part(self, queue_id: str, *, limit: int, skip: int = 0) -> Mapping[str, Any] | None:
+        """As `show`, with `limit` recipients after the first `skip` and their events (`brief.show_part`)."""
+        await self._history.settle()
+        return await self._searcher.run(brief.show_part, queue_id, limit, skip)
 
     async def body(self, queue_id: str) -> bytes | None:
         """None when it is not kept (any more), or lost."""

@@ -80,6 +80,11 @@ class PortableRecipient(_Value):
     def waits(self) -> bool:
         return self.status in UNRESOLVED
 
+    @property
+    def tells(self) -> bool:
+        """The sender is still to be told of him."""
+        return self.notice in ("failure", "delay", "success")
+
 
 class Portable(_Value):
     format: Literal["smtp-rest-bridge message"]
@@ -114,12 +119,24 @@ class Portable(_Value):
     @property
     def open(self) -> bool:
         """Somebody is still to be mailed, or the sender to be told."""
-        return any(one.waits or one.notice in ("failure", "delay", "success") for one in self.recipients)
+        return any(one.waits or one.tells for one in self.recipients)
 
     @property
     def failed(self) -> bool:
         """Over, but may be retried by hand."""
         return not self.open and any(one.status in FAILED for one in self.recipients)
+
+    def untold(self) -> Self:
+        """Without what its sender is still to be told: whoever has it besides tells that."""
+        recipients = tuple(
+            one.model_copy(update={"notice": "done" if one.notice == "failure" else ""}) if one.tells else one
+            for one in self.recipients
+        )
+        return self.model_copy(update={"recipients": recipients})
+
+    def due_at_once(self) -> Self:
+        recipients = tuple(one.model_copy(update={"next_attempt_at": None}) for one in self.recipients)
+        return self.model_copy(update={"recipients": recipients})
 
     def late(self, now: float) -> tuple[str, ...]:
         """Who waits beyond the lifetime of the message, time on hold or blocked not counted."""
@@ -162,8 +179,12 @@ def from_rows(row: sqlite3.Row, recipients: Sequence[sqlite3.Row], raw: bytes) -
         sha256=hashlib.sha256(raw).hexdigest(),
         smtputf8=bool(row["smtputf8"]),
         source=_CONTROL.sub(" ", recipients[0]["source"]),
-        recipients=tuple(_recipient(one) for one in recipients),
+        recipients=portable_recipients(recipients),
     )
+
+
+def portable_recipients(rows: Sequence[sqlite3.Row]) -> tuple[PortableRecipient, ...]:
+    return tuple(_recipient(row) for row in rows)
 
 
 def _recipient(row: sqlite3.Row) -> PortableRecipient:

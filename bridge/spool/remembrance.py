@@ -66,6 +66,13 @@ class Remembrance(Engine):
         """By address; `after` is the last one of the page before."""
         return await self._searcher.run(memory.list_suppressions, limit, after)
 
+    async def find_suppressions(
+        self, typed: str, *, limit: int = 100, after: str = ""
+    ) -> tuple[Sequence[Mapping[str, Any]], str]:
+        """As listed, those with this in the address or the reason; and where to go on, "" at the end. Never takes long: what is
+        found until then is given."""
+        return await self._searcher.run(memory.find_suppressions, typed, limit, after)
+
     async def suppressions(self) -> Mapping[str, str]:
         return await self._reader.run(memory.suppressions)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bridge.spool.intake import Retention
 
 PRUNE_BATCH = 100
+IMPORTED_S = 365 * 86400.0  # an import may be repeated so long, whatever the history keeps
 
 # A message is not over while its sender is still to be told something of it.
 # Bodies stay with a message that failed (to be retried by hand) and with one that a provider keeps (capture).
@@ -40,6 +41,9 @@ UPDATE message SET body = '' WHERE queue_id IN (SELECT value FROM json_each(?))
 _NOT_KEPT = """
 SELECT json_group_array(queue_id) FROM message WHERE queue_id IN (SELECT value FROM json_each(?))
     AND resolved_at IS NOT NULL AND NOT failed AND NOT keep_body
+"""
+_FORGET_IMPORTS = """
+DELETE FROM imported WHERE queue_id IN (SELECT queue_id FROM imported WHERE at <= ? ORDER BY at LIMIT ?)
 """
 
 
@@ -108,7 +112,8 @@ def _prune(db: sqlite3.Connection, one: Prune, retention: Retention) -> Pruned:
         rows += _past(db, 1, one.now - retention.failed_s, one.limit - len(rows))
     files += tuple(queue_id for queue_id, body in rows if body == "file")
     _delete(db, json.dumps([queue_id for queue_id, _ in rows]))
-    return Pruned(len(rows), files, max(len(rows), forgotten) >= one.limit)
+    imports = db.execute(_FORGET_IMPORTS, (one.now - IMPORTED_S, one.limit)).rowcount
+    return Pruned(len(rows), files, max(len(rows), forgotten, imports) >= one.limit)
 
 
 def _past(db: sqlite3.Connection, failed: int, before: float, limit: int) -> list[tuple[str, str]]:

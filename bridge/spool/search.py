@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bridge.spool import summaries
 from bridge.spool.base import Page, Search, SpoolError
@@ -67,8 +68,20 @@ class _Term:
         return not self.keys or any(all(summaries.may_hold(words, key) for key in keys) for keys in self.keys)
 
 
-def search(db: sqlite3.Connection, wanted: Search, limit: int, before: str, after: str, time_s: float = TIME_S) -> Page:
-    """Raises SpoolError for a status that there is none of."""
+Make = Callable[[sqlite3.Connection, Sequence[str]], list[dict[str, Any]]]
+
+
+def search(
+    db: sqlite3.Connection,
+    wanted: Search,
+    limit: int,
+    before: str,
+    after: str,
+    time_s: float = TIME_S,
+    *,
+    make: Make = summary_rows,
+) -> Page:
+    """`make`: rows of these messages, in this order. Raises SpoolError for a status that there is none of."""
     if wanted.status and wanted.status not in GROUPS:
         raise SpoolError(f"no such status: {wanted.status}; one of {', '.join(GROUPS)}")
     high = min(before or AFTER_ALL, id_at(wanted.until) if wanted.until else AFTER_ALL)
@@ -83,7 +96,7 @@ def search(db: sqlite3.Connection, wanted: Search, limit: int, before: str, afte
     found = walk.found[:limit]
     cut = len(walk.found) > limit
     more = cut or not walk.over
-    return Page(rows=summary_rows(db, found), more=more, before=(found[-1] if cut else walk.at) if more else "")
+    return Page(rows=make(db, found), more=more, before=(found[-1] if cut else walk.at) if more else "")
 
 
 def _less(queue_id: str) -> str:
@@ -128,7 +141,7 @@ class _Walk:
 
     def these(self, ids: Sequence[str]) -> None:
         self._apart = True
-        self.read(ids)
+        self.read(ids, all_=True)
         self.over = True
 
     def through(self, high: str, low: str) -> None:
@@ -159,7 +172,9 @@ class _Walk:
         """False when the page is full or the time is up."""
         while high > low:
             ids = self._ids(high, low)
-            self.read(ids)
+            if (came := self.read(ids)) and came != ids[-1]:  # many recipients: the time was up within them
+                self.at = came
+                return False
             high = self.at = ids[-1] if len(ids) == STEP else low + "!"
             if len(self.found) >= self._limit or time.monotonic() > self._deadline:
                 return len(ids) < STEP and low == self._low
@@ -173,13 +188,14 @@ class _Walk:
         found = {row[0] for s in self._statuses for row in self._db.execute(_IDS_OPEN, (s, high, low, STEP))}
         return sorted(found, reverse=True)[:STEP]
 
-    def read(self, ids: Sequence[str]) -> None:
-        """Those of these messages that are what is asked for."""
+    def read(self, ids: Sequence[str], *, all_: bool = False) -> str:
+        """Those of these messages that are what is asked for; down to which one they were looked at before the time was up.
+        `all_`: whatever time it takes."""
+        if not ids:
+            return ""
         if not (self._terms or self._statuses or self._provider):
             self.found += ids
-            return
-        if not ids:
-            return
+            return ids[-1]
         values = {
             "newest": ids[0],
             "oldest": ids[-1],
@@ -190,11 +206,16 @@ class _Walk:
         sql = _STEP
         if self._open or self._apart:
             sql, values["ids"] = _STEP_APART, json.dumps(ids)
-        last = self.found[-1] if self.found else ""
+        last, at = self.found[-1] if self.found else "", ""
         for queue_id, *texts in self._db.execute(sql, values):
+            if queue_id != at:
+                if at and not all_ and time.monotonic() > self._deadline:
+                    return at
+                at = queue_id
             if queue_id != last and self._is(texts):
                 self.found.append(queue_id)
                 last = queue_id
+        return ids[-1]
 
     def _is(self, texts: list[str]) -> bool:
         if not self._terms:

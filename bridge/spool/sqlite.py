@@ -21,6 +21,7 @@ from bridge.reply import Reply
 from bridge.spool import leases, retention, waiting
 from bridge.spool.base import Claimed, Depth, Lease, Result, SpoolError, SpoolFull, Stats
 from bridge.spool.bodies import BodyLost
+from bridge.spool.departure import Departure
 from bridge.spool.engine import Parts
 from bridge.spool.hearing import Hearing
 from bridge.spool.messages import Found, as_claimed, find_claimed
@@ -28,7 +29,6 @@ from bridge.spool.operator import SqliteOperator
 from bridge.spool.ownership import Lock
 from bridge.spool.space import used_bytes
 from bridge.spool.telling import Telling
-from bridge.spool.transfer import Transfer
 from bridge.spool.writer import Operation
 
 BODY_LOST = Reply(451, "4.3.0", "The message body is missing or damaged in the spool")
@@ -38,7 +38,7 @@ _WRITABLE_BYTES = 64 << 10  # a spool that could just take a tiny message is as 
 log = structlog.get_logger()
 
 
-class SqliteSpool(Transfer, Telling, Hearing, SqliteOperator):
+class SqliteSpool(Departure, Telling, Hearing, SqliteOperator):
     """Made by `opening.open_spool`."""
 
     def __init__(self, parts: Parts, *, lock: Lock | None, owner: str, generation: int) -> None:

@@ -28,8 +28,12 @@ _MESSAGE = """
 SELECT message.*, body.raw FROM message LEFT JOIN body USING (queue_id)
 WHERE queue_id = ? AND message.body <> '' AND (failed = 1 OR resolved_at IS NULL)
 """
-_RECIPIENTS = "SELECT * FROM recipient WHERE queue_id = ? ORDER BY position"
-_KNOWN = "SELECT queue_id FROM message WHERE queue_id IN (SELECT value FROM json_each(?))"
+RECIPIENTS = "SELECT * FROM recipient WHERE queue_id = ? ORDER BY position"
+# `message` alone would forget what was sent as soon as the history does, and a repeated import would send it again.
+_KNOWN = """
+SELECT queue_id FROM message WHERE queue_id IN (SELECT value FROM json_each(:ids))
+UNION SELECT queue_id FROM imported WHERE queue_id IN (SELECT value FROM json_each(:ids))
+"""
 
 
 class Transfer(Entrance):
@@ -56,11 +60,11 @@ class Transfer(Entrance):
         return from_rows(row, recipients, raw), raw
 
     async def known(self, queue_ids: Sequence[str]) -> frozenset[str]:
-        """Those that are in this spool."""
+        """Those that are in this spool, or came into it by an import in the last year (`retention.IMPORTED_S`)."""
         return await self._searcher.run(_known, queue_ids)
 
     async def bring_in(self, message: Portable, raw: bytes, *, now: float) -> bool:
-        """Who is not finished is due, now or when he was to be tried again. False: a message of this id is there already.
+        """Who is not finished is due, now or when he was to be tried again. False: its id is `known`.
 
         Raises SpoolFull, SpoolError.
         """
@@ -105,14 +109,14 @@ def _ids(db: sqlite3.Connection) -> list[str]:
 
 
 def _known(db: sqlite3.Connection, queue_ids: Sequence[str]) -> frozenset[str]:
-    return frozenset(row[0] for row in db.execute(_KNOWN, (json.dumps(list(queue_ids)),)))
+    return frozenset(row[0] for row in db.execute(_KNOWN, {"ids": json.dumps(list(queue_ids))}))
 
 
 def _find(db: sqlite3.Connection, queue_id: str) -> tuple[sqlite3.Row, list[sqlite3.Row]] | None:
     db.execute("BEGIN")  # one snapshot for both
     try:
         row = db.execute(_MESSAGE, (queue_id,)).fetchone()
-        recipients = db.execute(_RECIPIENTS, (queue_id,)).fetchall()
+        recipients = db.execute(RECIPIENTS, (queue_id,)).fetchall()
     finally:
         db.execute("COMMIT")
     return (row, recipients) if row is not None and recipients else None
@@ -143,6 +147,7 @@ def _bring_in(db: sqlite3.Connection, one: Arrival, retention: Retention) -> boo
     if one.raw is not None:
         insert(db, "body", ("queue_id", "raw"), [(message.queue_id, one.raw)])
     insert(db, "event", EVENT, [plain_event(message.queue_id, now, "imported")])
+    insert(db, "imported", ("queue_id", "at"), [(message.queue_id, now)])
     return True
 
 

@@ -5,12 +5,14 @@ To look needs the scope read, to change manage. Errors are `{"error": {"code", "
 A message, as in a list: `queue_id`, `created_at`, `expires_at`, `resolved_at`, `size`, `kind`, `subject`, `message_id`, `client`,
 `helo`, `user`, `listener`, `protocol`, `sender`, `smtputf8`, `status` (one word for all recipients), `has_body`, `recipients`:
 each with `address`, `status`, `attempts`, `next_attempt_at`, `expires_at`, `code`, `enhanced`, `text` (the last reply), `fault`,
-`provider`, `provider_message_id`, `lane`, and a few more.
+`provider`, `provider_message_id`, `lane`, and a few more. There may be more recipients than are given: `recipients_total`,
+`recipients_by_status`, and `trouble`, the first of all of whom no good news was told, or null.
 """
 
 from __future__ import annotations
 
 import binascii
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from bridge.budget import Hold
 from bridge.spool.base import Action, Search, SpoolError, SpoolFull, StoredBody
 from bridge.web import memory, numbers, operations
 from bridge.web.asked import json_of, number_of, search_of
@@ -30,6 +33,10 @@ from bridge.web.memory import Streamed
 
 PREFIX = "/api/v1"
 LIMIT, MAX_LIMIT = 50, 500
+RECIPIENTS = 20  # of each message in the list
+PART, MAX_PART = 100, 1000  # recipients of one message
+MAX_PAGE = 1_000_000
+ROW_COST = 2048  # octets of a message or a recipient that is read, and as JSON
 MAX_ADDRESS = 320
 _PAGING = frozenset({"limit", "before", "after"})
 _EXPORT_PAGE = 50
@@ -84,22 +91,33 @@ class Api:
         `{"messages": [...], "more": bool, "before": queue id}`, newest first.
 
         A search looks for a short time: with `more` there may be further ones, and `before` says where to go on, also when
-        nothing was found yet. `after` the newest that is shown: what is new; with `before`, those in between."""
+        nothing was found yet. `after` the newest that is shown: what is new; with `before`, those in between. Of each message the
+        first 20 of its `recipients_total` recipients are given, with `recipients_by_status` of all and `trouble`."""
         allowed(self._web, request, "read")
-        given = request.query_params
-        page = await self._web.spool.search(
-            _search(request),
-            limit=number_of(request, "limit", LIMIT, MAX_LIMIT),
-            before=given.get("before", ""),
-            after=given.get("after", ""),
-        )
-        return Json({"messages": page.rows, "more": page.more, "before": page.before})
+        wanted, given = _search(request), request.query_params
+        limit = number_of(request, "limit", LIMIT, MAX_LIMIT)
+        async with _held(self._web, limit if limit > LIMIT else 0) as hold:
+            page = await self._web.spool.search(
+                wanted,
+                limit=limit,
+                before=given.get("before", ""),
+                after=given.get("after", ""),
+                recipients=RECIPIENTS,
+            )
+            answer = Json({"messages": page.rows, "more": page.more, "before": page.before})
+            return _sized(answer, hold, sum(1 + len(row["recipients"]) for row in page.rows))
 
     async def message(self, request: Request) -> Response:
-        """The message with `events`, oldest first (`at`, `event`, `address`, `provider`, `code`, `enhanced`, `text`; `detail`:
-        the provider's own words), and `timelines`: by address its events, with the number of the `attempt` that they end."""
+        """`limit` recipients (100, at most 1000), `page` of them (1) ->
+        the message: of its `recipients_total` recipients those of this page, in their order, with `recipients_by_status` of all;
+        the `events` that concern these or the whole message, oldest first (`at`, `event`, `address`, `provider`, `code`,
+        `enhanced`, `text`; `detail`: the provider's own words), and `timelines`: by address its events, with the number of the
+        `attempt` that they end."""
         allowed(self._web, request, "read")
-        return Json(await self._found(request))
+        limit, skip = part_of(request)
+        async with _held(self._web, limit if limit > PART else 0) as hold:
+            row = await self._found(request, limit, skip)
+            return _sized(Json(row), hold, len(row["recipients"]) + 2 * len(row["events"]))
 
     async def raw(self, request: Request) -> Response:
         """The message itself, as it is stored (message/rfc822); 404 `no_body` when its body is not kept any more."""
@@ -115,15 +133,15 @@ class Api:
         }
         return Streamed(body.pieces(), close=close, headers=headers, media_type="message/rfc822")
 
-    async def _found(self, request: Request) -> Any:
-        row = await self._web.spool.show(request.path_params["queue_id"])
+    async def _found(self, request: Request, limit: int = 0, skip: int = 0) -> Any:
+        row = await self._web.spool.show_part(request.path_params["queue_id"], limit=limit, skip=skip)
         if row is None:
             raise Problem(404, "There is no such message (any more)")
         return row
 
     async def export(self, request: Request) -> Response:
         """All messages of a search between `after` and `before`, newest first, one JSON object in a line (application/x-ndjson):
-        as in the list, with `raw`, its body in base64, or null."""
+        as in the list, with all recipients and `raw`, its body in base64, or null."""
         allowed(self._web, request, "read")
         wanted, given = _search(request), request.query_params
         if "limit" in given:
@@ -228,10 +246,11 @@ class _Export:
     async def lines(self) -> AsyncIterator[bytes]:
         spool, more, before = self._web.spool, True, self._before
         while more and not self._web.stopping:
-            page = await spool.search(self._wanted, limit=_EXPORT_PAGE, before=before, after=self._after)
-            for row in page.rows:
-                async for piece in self._line(row):
-                    yield piece
+            page = await spool.search(self._wanted, limit=_EXPORT_PAGE, before=before, after=self._after, recipients=0)
+            for one in page.rows:
+                for row in await spool.messages([one["queue_id"]]):
+                    async for piece in self._line(row):
+                        yield piece
             more, before = page.more, page.before
 
     async def _line(self, row: Mapping[str, Any]) -> AsyncIterator[bytes]:
@@ -274,6 +293,31 @@ def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _search(request: Request) -> Search:
     given = request.query_params
     return search_of({name: value for name, value in given.items() if name not in _PAGING})
+
+
+@contextlib.asynccontextmanager
+async def _held(web: Web, rows: int) -> AsyncIterator[Hold | None]:
+    """For so many rows that are read; None for few. Raises Problem 503."""
+    hold = await memory.take(web, ROW_COST * rows) if rows else None
+    try:
+        yield hold
+    finally:
+        if hold:
+            hold.release()
+
+
+def _sized(answer: Response, hold: Hold | None, rows: int) -> Response:
+    """Held, as large as it is, until it is sent."""
+    if hold is None:
+        return answer
+    hold.resize(ROW_COST * rows)
+    return memory.streamed(answer, hold.share())
+
+
+def part_of(request: Request) -> tuple[int, int]:
+    """How many recipients, and after how many, by `limit` and `page`. Raises Problem 422."""
+    limit = number_of(request, "limit", PART, MAX_PART)
+    return limit, limit * (number_of(request, "page", 1, MAX_PAGE) - 1)
 
 
 def _address(text: str) -> str:

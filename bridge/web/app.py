@@ -46,8 +46,7 @@ def make_app(web: Web) -> Starlette:
     app.state.web = web
     app.add_middleware(Bounds)
     app.add_middleware(metrics.Counted, routes=routes)
-    if web.proxies:
-        app.add_middleware(Forwarded, proxies=web.proxies)
+    app.add_middleware(Forwarded, proxies=lambda: web.proxies)
     return app
 
 

@@ -1,52 +1,55 @@
 """Who the client is behind a reverse proxy of the operator's own (`http.trusted_proxies`).
 
 Only what those say is believed. `X-Forwarded-For` is read from its right end, where the nearest proxy wrote: the first
-address that is no proxy of ours is the client, and what stands to the left of it the client may have made up.
+address that is no proxy of ours is the client, and what stands to the left of it the client may have made up. A proxy that
+says nothing, or what cannot be read, asks for somebody of whom nothing is known: he is not on this machine.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_HOPS = 20  # proxies one behind another
+UNKNOWN = "unknown"  # as `X-Forwarded-For` writes it too
 
 
 class Forwarded:
-    """Puts the client, and https where it came so, in the place of the proxy. Whoever connects over a unix socket is one."""
+    """Puts the client, and https where it came so, in the place of the proxy. Whoever connects over a unix socket is one,
+    where there are any. `proxies`: those of this moment."""
 
-    def __init__(self, app: ASGIApp, *, proxies: Sequence[Network]) -> None:
+    def __init__(self, app: ASGIApp, *, proxies: Callable[[], Sequence[Network]]) -> None:
         self._app = app
-        self._proxies = tuple(proxies)
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        proxies = self._proxies()
+        if proxies and scope["type"] == "http":
             peer = (scope.get("client") or ("", 0))[0]
-            if not peer or _trusted(read_address(peer), self._proxies):
-                scope = {**scope, **dict(_told(scope, self._proxies))}
+            if not peer or _trusted(read_address(peer), proxies):
+                scope = {**scope, **dict(_told(scope, proxies))}
         await self._app(scope, receive, send)
 
 
 def _told(scope: Scope, proxies: Sequence[Network]) -> Iterator[tuple[str, object]]:
     headers = scope["headers"]
-    if client := client_told(_values(headers, b"x-forwarded-for"), proxies):
-        yield "client", (client, 0)
+    yield "client", (client_told(_values(headers, b"x-forwarded-for"), proxies), 0)
     scheme = (_values(headers, b"x-forwarded-proto") or [""])[-1].lower()
     if scheme in ("http", "https"):
         yield "scheme", scheme
 
 
 def client_told(told: Sequence[str], proxies: Sequence[Network]) -> str:
-    """`told`: the members of X-Forwarded-For, in order. "" when nothing of it can be believed."""
-    found = ""
+    """`told`: the members of X-Forwarded-For, in order. UNKNOWN where one of ours says what is no address, or nothing."""
+    found = UNKNOWN
     for text in reversed(told[-MAX_HOPS:]):
         address = read_address(text)
         if address is None:
-            break
+            return UNKNOWN
         found = str(address)
         if not _trusted(address, proxies):
             break
@@ -54,7 +57,8 @@ def client_told(told: Sequence[str], proxies: Sequence[Network]) -> str:
 
 
 def read_address(text: str) -> Address | None:
-    """`192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7`, `[2001:db8::7]:4711`; an IPv4 address within IPv6 is that."""
+    """`192.0.2.7`, `192.0.2.7:4711`, `2001:db8::7`, `[2001:db8::7]:4711`; an IPv4 address within IPv6 is that. Without
+    its zone (RFC 4007 11), which says something on one machine alone."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -65,7 +69,7 @@ def read_address(text: str) -> Address | None:
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address):
-        return None if address.scope_id else address.ipv4_mapped or address
+        return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
     return address
 
 

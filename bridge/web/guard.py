@@ -51,7 +51,7 @@ def caller_of(web: Web, request: Request) -> Caller | None:
     visit = web.visits.find(token, web.clock.now()) if token else None
     if visit and (key := web.keys.named(visit.key)) and key.key_hash == visit.key_hash:
         return Caller(key, visit)
-    return Caller() if web.open and is_local_name(request) and _is_near(request) else None
+    return Caller() if web.open and is_local_name(request) and _is_near(web, request) else None
 
 
 def allowed(web: Web, request: Request, scope: Scope) -> Caller:
@@ -83,10 +83,12 @@ def is_local_name(request: Request) -> bool:
     return host.removesuffix(f":{_port(host)}") in _OURS
 
 
-def _is_near(request: Request) -> bool:
-    """Else a proxy on this machine has said for whom it asks."""
-    address = read_address(request.client.host) if request.client else None
-    return address is None or address.is_loopback
+def _is_near(web: Web, request: Request) -> bool:
+    """He is on this machine himself. A proxy of ours may ask for anybody, and does not always say for whom."""
+    if request.client is None or not request.client.host:  # over a unix socket
+        return not web.proxies
+    address = read_address(request.client.host)
+    return address is not None and address.is_loopback
 
 
 def _port(host: str) -> str:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from bridge.mime.trace import iso8601
 from bridge.spool.base import SpoolError
 from bridge.web import guard
+from bridge.web.api import part_of
 from bridge.web.context import Web
 from bridge.web.errors import Json, Problem
 from bridge.web.send import owner
@@ -27,7 +28,8 @@ def routes(web: Web) -> list[BaseRoute]:
         if own is None:
             guard.allowed(web, request, "read")
         try:
-            found = await web.spool.show(request.path_params["id"])
+            limit, skip = part_of(request)
+            found = await web.spool.show_part(request.path_params["id"], limit=limit, skip=skip)
         except SpoolError:
             raise Problem(503, "The spool cannot be read now", headers={"Retry-After": "30"}) from None
         if found is None or (own and found["user"] != owner(own)):
@@ -52,6 +54,7 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
             {name: one[name] for name in _OF_A_RECIPIENT} | {"next_attempt_at": _next(one)}
             for one in found["recipients"]
         ],
+        "recipients_total": found["recipients_total"],
         "events": [{"at": iso8601(one["at"])} | {name: one[name] for name in _OF_AN_EVENT} for one in found["events"]],
     }
 

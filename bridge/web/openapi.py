@@ -69,6 +69,7 @@ MESSAGE = {
             "next_attempt_at": None,
         }
     ],
+    "recipients_total": 1,
     "events": [
         {
             "at": "2026-11-24T20:15:01Z",
@@ -240,8 +241,11 @@ def _became() -> Schema:
         "id": _text(""), "status": _text("One word for all recipients: of those that are open, failed and sent, the first."),
         "created_at": time, "finished_at": time, "from": _text(""), "subject": _text(""), "message_id": _text(""),
         "size": {"type": "integer", "description": "Octets."},
-        "recipients": {"type": "array", "items": _object(recipient, *recipient)},
-        "events": {"type": "array", "items": _object(event, *event), "description": "In order of time."},
+        "recipients": {"type": "array", "items": _object(recipient, *recipient),
+                       "description": "Of this page, in the order of the envelope."},
+        "recipients_total": {"type": "integer", "description": "Of all pages."},
+        "events": {"type": "array", "items": _object(event, *event),
+                   "description": "Of these recipients and the whole message, in order of time."},
     }  # fmt: skip
     return _object(message, *message)
 
@@ -353,11 +357,15 @@ def document() -> Schema:
         "description": "A key with the scope `send` sees the messages that it sent itself; `read` and `manage` see all.",
         "security": [{"key": []}],
         "parameters": [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": SENT["id"]}
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}, "example": SENT["id"]},
+            *(
+                {"name": name, "in": "query", "description": text, "schema": openapi_api.PART_QUERY[name]}
+                for name, text in (("limit", "How many recipients."), ("page", "Which of so many; the first is 1."))
+            ),
         ],
         "responses": {
             "200": _answer("The message.", _ref("Became"), {"sent": MESSAGE}),
-            **{str(status): _error(status) for status in (401, 403, 404, 503)},
+            **{str(status): _error(status) for status in (401, 403, 404, 422, 503)},
         },
     }
     return {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.web import numbers, operations
-from bridge.web.api import LIMIT, MAX_ADDRESS, MAX_LIMIT, OPERATIONS, PREFIX, Api
+from bridge.web.api import LIMIT, MAX_ADDRESS, MAX_LIMIT, MAX_PAGE, MAX_PART, OPERATIONS, PART, PREFIX, Api
 from bridge.web.asked import MAX_TEXT, SEARCHED, STATUSES
 
 Schema = dict[str, Any]
@@ -18,7 +18,12 @@ _TIME: Schema = {"type": ["number", "string"], "description": "Seconds since 197
 _OWN: Schema = {"status": {"type": "string", "enum": list(STATUSES)}, "since": _TIME, "until": _TIME}
 _SEARCH: Schema = {("q" if name == "text" else name): _OWN.get(name, _WORDS) for name in SEARCHED}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT}
+PART_QUERY: Schema = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PART, "default": PART},
+    "page": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 1},
+}
 _QUERY: dict[str, Schema] = {
+    "message": PART_QUERY,
     "messages": {**_SEARCH, "limit": _LIMIT, "before": _TEXT, "after": _TEXT},
     "export": {**_SEARCH, "before": _TEXT, "after": _TEXT},
     "suppressions": {"limit": _LIMIT, "after": _TEXT},

@@ -28,7 +28,7 @@ async def choose(web: Web, wanted: Search, *, before: str = "", limit: int = MAX
     """The newest messages that are like this, at most `limit`."""
     ids: list[str] = []
     while len(ids) < limit:
-        page = await web.spool.search(wanted, limit=min(_PAGE, limit - len(ids)), before=before)
+        page = await web.spool.search(wanted, limit=min(_PAGE, limit - len(ids)), before=before, recipients=0)
         ids += [row["queue_id"] for row in page.rows]
         before = page.before
         if not page.more:

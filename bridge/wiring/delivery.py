@@ -59,6 +59,7 @@ def routes(settings: Settings) -> Routes:
         [
             Route(
                 providers=route.providers,
+                refuse=route.refuse,
                 user=route.user,
                 sender=route.sender,
                 recipient=route.recipient,

@@ -35,7 +35,8 @@ LAST_WORDS_S = 5.0  # beyond a provider's time-out, for attempts to record what 
 
 
 async def read_again(daemon: Daemon, read: Callable[[], Settings] | None) -> Answer:
-    """What came of it, for who asked: `outcome` (reloaded, refused or failed), `mistakes`, `needs_restart`, `warnings`.
+    """What came of it, for who asked: `outcome` (reloaded, refused or failed), `mistakes`, `needs_restart`, `warnings`, and
+    `as_at_start`, what a reload cannot read anew.
 
     Mistakes are told in the log too, and the settings that hold go on. `read` None: there is nothing to read, or it is too late.
     """
@@ -55,20 +56,21 @@ async def read_again(daemon: Daemon, read: Callable[[], Settings] | None) -> Ans
         log.exception("daemon.reload_failed")
         return _answer("failed", mistakes=[f"{type(error).__name__}; the log says where"])
     else:
-        return _answer("reloaded", needs_restart=needs_restart, warnings=list(warnings(settings)))
+        told, as_at_start = list(warnings(settings)), list(settings.as_at_start)
+        return _answer("reloaded", needs_restart=needs_restart, warnings=told, as_at_start=as_at_start)
     for mistake in mistakes:
         log.error("daemon.reload_refused", text=mistake)
     return _answer("refused", mistakes=mistakes)
 
 
 def _answer(outcome: str, **facts: list[str]) -> Answer:
-    return {"outcome": outcome, "mistakes": [], "needs_restart": [], "warnings": [], **facts}
+    return {"outcome": outcome, "mistakes": [], "needs_restart": [], "warnings": [], "as_at_start": [], **facts}
 
 
 async def reload(daemon: Daemon, settings: Settings) -> list[str]:
     """As `use`, and told in the log."""
     needs_restart = await use(daemon, settings)
-    log.info("daemon.reloaded", needs_restart=needs_restart)
+    log.info("daemon.reloaded", needs_restart=needs_restart, as_at_start=list(settings.as_at_start))
     return needs_restart
 
 
@@ -146,6 +148,7 @@ def _rules(daemon: Daemon, settings: Settings) -> list[Callable[[], None]]:
         from bridge.wiring import web
 
         value(daemon.web, "rules", web.rules(settings, daemon.listeners))
+        value(daemon.web, "proxies", settings.http.trusted_proxies)
         keys, ring = web.keys(settings), daemon.web.keys
         put.append(lambda: ring.replace(keys))
     return put
@@ -222,7 +225,10 @@ async def _retire(daemon: Daemon, one: Dispatcher) -> None:
 
     async def close() -> None:
         await one.drain(one.provider.policy.timeout + LAST_WORDS_S)
+        daemon.retired.remove(one)
         await one.provider.aclose()
+
+    daemon.retired.append(one)
 
     task = asyncio.create_task(close(), name=f"retire {one.provider.name}")
     daemon.background.add(task)

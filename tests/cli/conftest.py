@@ -38,7 +38,7 @@ CAPTURE = {
 
 
 def variables(directory: Path, **more: str) -> dict[str, str]:
-    watch.plant_variables(more)
+    watch.plant_variables(more, directory)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SMTP_BRIDGE_", "COLUMNS"))}
     state = {"STATE_DIRECTORY": str(directory / "state"), "HOME": str(directory)}
     return {**kept, **state, "PYTHONPATH": str(Path(__file__).parents[2]), **more}
@@ -143,7 +143,7 @@ def read_until(terminal: int, words: str) -> str:
     while words.encode() not in found:
         assert time.monotonic() < deadline, found
         found += os.read(terminal, 65536)
-    return found.decode(errors="replace")
+    return _looked_at(found.decode(errors="replace"))
 
 
 def read_all(terminal: int) -> str:
@@ -153,7 +153,12 @@ def read_all(terminal: int) -> str:
             found += octets
     except OSError:  # the other side is closed: Linux says EIO
         pass
-    return found.decode()
+    return _looked_at(found.decode())
+
+
+def _looked_at(text: str) -> str:
+    watch.look(text, "terminal")
+    return text
 
 
 def without_codes(text: str) -> str:

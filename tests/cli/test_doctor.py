@@ -345,8 +345,12 @@ async def test_what_the_daemon_says_of_the_content_and_of_a_recipient_without_a_
     route = [{"user": USER, "providers": ["p"]}]
     lost = await see(devices.plain, user=[PRINTER], route=route, provider=[{"kind": "capture", "name": "p"}])
 
+    forbidden = [{"recipient": "*", "refuse": True}]
+    barred = await see(devices.plain, route=forbidden, provider=[{"kind": "capture", "name": "p"}])
+
     assert loop.changes() == {"content"}
     assert any("554 5.4.6" in line for line in loop.lines)
+    assert [str(f.reply) for f in barred.findings if f.weight == "change"] == ["550 5.7.1 Recipient refused by a route"]
     assert [str(f.reply) for f in lost.findings if f.weight == "change"] == ["550 5.7.1 No route for this mail"]
 
 

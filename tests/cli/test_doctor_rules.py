@@ -25,6 +25,7 @@ from bridge.cli.doctor.findings import Finding, Setting, as_toml, gets_through, 
 from bridge.cli.doctor.hello import Hello, kind_of, parse_record
 from bridge.cli.doctor.mending import SOMEBODY, mend_path, without_size
 from bridge.cli.doctor.rules import examine
+from bridge.delivery.preparation import SENDER_NOT_ALLOWED as FROM_NOT_ALLOWED
 from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.policy import ListenerPolicy
@@ -142,6 +143,18 @@ def test_an_unknown_mechanism_is_a_note_where_another_follows() -> None:
 
     assert found(ntlm, EHLO, QUIT)["mechanism"].weight == "change"
     assert found(ntlm, plain, EHLO, QUIT)["mechanism"].weight == "note"
+
+
+def test_a_user_is_let_send_as_both_addresses_where_from_is_another_than_that_of_mail() -> None:
+    login = Login(mechanism="PLAIN", tls=True, name="printer", right=True)
+    mail = Command(verb="MAIL", argument="FROM:<a@example.com>", refusals=(replies.SENDER_NOT_ALLOWED,))
+    steps = (EHLO, login, mail, delivered(sender="b@example.com", refusal=FROM_NOT_ALLOWED), QUIT)
+    findings = examine(Dialogue(client="127.0.0.1", steps=steps), setup())
+
+    assert {finding.rule for finding in findings if finding.weight == "change"} == {"sender"}
+    assert [setting.value for setting in merged(findings) if setting.key == "senders"] == [
+        ("a@example.com", "b@example.com")
+    ]
 
 
 def test_a_refusal_that_no_rule_knows_is_told_all_the_same() -> None:

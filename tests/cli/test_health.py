@@ -130,6 +130,17 @@ def test_what_is_wrong_is_said_with_the_reasons_of_readyz(tmp_path: Path) -> Non
     assert "/readyz answered 503: spool: " in ready.stderr
 
 
+def test_what_readyz_finds_is_no_reason_to_take_smtp_away_from_its_clients(tmp_path: Path) -> None:
+    given = {"SMTP_BRIDGE_HTTP__ADDRESS": f"unix:{tmp_path}/http.sock", "SMTP_BRIDGE_SPOOL__MIN_FREE": "900TiB"}
+    with _started(tmp_path, {**CAPTURE, **given}) as (port,):
+        given["SMTP_BRIDGE_SMTP__LISTENER__ADDRESS"] = f"127.0.0.1:{port}"
+        ready = invoke(tmp_path, "health", "--ready", **given)
+        smtp = smtp_bridge(tmp_path, "health", "--ready", "--smtp", **given)
+
+    assert (ready.returncode, smtp.returncode, smtp.stderr) == (1, 0, "")
+    assert smtp.stdout.startswith(f"ready: 127.0.0.1:{port}: 220 ")
+
+
 # --- what is not a daemon that is well
 
 
@@ -230,6 +241,9 @@ def test_what_a_greeting_says_stays_in_one_line() -> None:
             {"SMTP__LISTENER__PROXY_PROTOCOL": "yes", "SMTP__LISTENER__PROXY_NETWORKS": "10.0.0.1"},
             Door("smtp", "127.0.0.1:2525", proxied=True),
         ),
+        (PROVIDER, {"DEFAULT_LISTENER": "0.0.0.0:26"}, Door("smtp", "127.0.0.1:26")),
+        (PROVIDER + '[smtp.listener]\naddress = ":27"\n', {"DEFAULT_LISTENER": ":26"}, Door("smtp", "127.0.0.1:27")),
+        (PROVIDER + '[smtp.listener]\ntls = "none"\n', {"DEFAULT_LISTENER": ":26"}, Door("smtp", "127.0.0.1:26")),
     ],
 )  # fmt: skip
 def test_the_door_is_where_the_settings_have_it(
@@ -252,6 +266,13 @@ def test_the_door_is_where_the_settings_have_it(
         assert door.address in map(str, listed)
     else:
         assert door.address.rpartition(":")[2] in [str(address.port) for address in listed if address]
+
+
+@pytest.mark.parametrize("given", [{}, {"DEFAULT_LISTENER": ":2525"}, {"HTTP__ADDRESS": ":8025"}])
+def test_a_listener_is_asked_when_it_is_asked_for(tmp_path: Path, given: dict[str, str]) -> None:
+    environ = {f"SMTP_BRIDGE_{name}": value for name, value in given.items()}
+
+    assert find_door("", environ, tmp_path, smtp=True) == Door("smtp", "127.0.0.1:2525")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import smtplib
@@ -19,7 +20,10 @@ from typing import Any
 import orjson
 import pytest
 
+from bridge.cli.moving import Exported, export_all
+from bridge.cli.progress import Work
 from bridge.spool.ids import id_at
+from bridge.spool.sqlite import SqliteSpool
 from tests.cli.conftest import (
     bridge,
     in_spool,
@@ -29,7 +33,7 @@ from tests.cli.conftest import (
     send,
     to_sandbox,
 )
-from tests.spool.support import message
+from tests.spool.support import BOUNCED, deferred, message
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +118,8 @@ def test_a_queue_moves_to_another_machine(old: Path, tmp_path: Path) -> None:
         again = invoke(new, "queue", "import", str(files))
         assert (again.returncode, again.stdout) == (0, "no messages imported\n")
         assert again.stderr.splitlines() == [
-            f"smtp-bridge: {one} was left out: it is in this queue already" for one in sorted(ids)
+            f"smtp-bridge: {one} was left out: it is in this queue already, or was imported before"
+            for one in sorted(ids)
         ]
 
     moved = {row["queue_id"]: row for row in listed(new)}
@@ -282,8 +287,10 @@ def test_what_is_being_tried_is_left_with_hold_and_in_doubt_without(tmp_path: Pa
         (["export", "--all", "files", "--status", "held"], 2, "--all takes no queue ids"),
         (["export", "--all", "state/spool.db"], 73, "cannot write to state/spool.db: File exists"),
         (["import", "nowhere"], 66, "cannot read nowhere: No such file or directory"),
+        (["drop", "--exported", "nowhere"], 66, "cannot read nowhere: No such file or directory"),
+        (["drop", "--exported", "nowhere", "ABC"], 2, "--exported takes no queue ids"),
         (["backup", "state"], 69, "state is not empty"),
-        (["backup", "state/spool.db/copy"], 73, "cannot write to state/spool.db: File exists"),
+        (["backup", "state/spool.db/copy"], 73, "cannot write to .*state/spool.db: File exists"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
@@ -300,16 +307,162 @@ def test_without_a_spool_there_is_nothing_to_import_to(exported: Path, tmp_path:
     assert (done.returncode, one_line(done)) == (69, f"smtp-bridge: there is no spool at {tmp_path}/state/spool.db")
 
 
+# --- the other end of a move
+
+
+def spool_of(tmp_path: Path, name: str, work: Any) -> Path:
+    (tmp_path / name).mkdir()
+    in_spool(tmp_path / name, work)
+    return tmp_path / name
+
+
+def by_id(directory: Path) -> dict[str, list[str]]:
+    return {row["queue_id"]: [one["status"] for one in row["recipients"]] for row in listed(directory)}
+
+
+def test_only_what_was_exported_is_dropped(tmp_path: Path) -> None:
+    old = spool_of(tmp_path, "old", fill)
+    assert invoke(old, "queue", "export", "--all", "files", "--hold").returncode == 0
+    late = id_at(1.7e9 + 9)
+
+    async def what_comes_after(spool: Any) -> None:
+        await spool.put(message(at=time.time(), queue_id=late))
+        await spool.hold([late], now=time.time())
+
+    in_spool(old, what_comes_after)
+    done = invoke(old, "queue", "drop", "--exported", "files")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4 recipients of 4 messages dropped\n", "")
+    assert by_id(old) == {late: ["held"], **{id_at(1.7e9 + number): ["dropped"] for number in range(4)}}
+    again = invoke(old, "queue", "drop", "--exported", "files", "--json")
+    assert (again.returncode, json.loads(again.stdout)["messages"]) == (1, 0)
+    assert len(json.loads(again.stdout)["over"]) == 4
+
+
+def test_what_is_not_in_the_files_or_went_on_here_is_not_dropped(tmp_path: Path) -> None:
+    old, ids = spool_of(tmp_path, "old", fill), [id_at(1.7e9 + number) for number in range(4)]
+    files = old / "files"
+    assert invoke(old, "queue", "export", "--all", "files", "--hold").returncode == 0
+    (files / f"{ids[0]}.eml").unlink()
+    (files / f"{ids[1]}.eml").write_bytes(b"")
+
+    async def goes_on(spool: Any) -> None:
+        await spool.release(ids[2:], now=time.time() - 1)
+        (item, _) = await spool.claim(owner="test", now=time.time(), lease_s=60, limit=2)
+        assert item.message.queue_id == ids[2]
+        await spool.record(ids[2], item.lease, {"ann@example.com": deferred(time.time())}, now=time.time())
+        await spool.hold([ids[2]], now=time.time())
+
+    in_spool(old, goes_on)
+    done = invoke(old, "queue", "drop", "--exported", "files")
+
+    assert (done.returncode, done.stdout) == (65, "no recipients of no messages dropped\n")
+    assert [line.partition(" ")[2] for line in done.stderr.splitlines()] == [
+        f"{ids[0]} is broken: {ids[0]}.eml: No such file or directory",
+        f"{ids[1]} is broken: the mail is not what was exported: 0 octets of 14, or changed",
+        f"{ids[2]} was left: it was tried or retried here after it was exported",
+        f"{ids[3]} was left: an attempt is running",
+    ]
+    assert "dropped" not in statuses(old)
+
+
+def test_an_attempt_that_begins_while_it_is_exported_leaves_it_as_it_was(tmp_path: Path) -> None:
+    ids = [id_at(1.7e9 + number) for number in range(4)]
+
+    async def export(spool: SqliteSpool) -> Exported:
+        for queue_id in ids:
+            mail = message("ann@example.com", "bob@example.com", at=time.time(), queue_id=queue_id)
+            await spool.put(mail, lanes={"ann@example.com": "now"} if queue_id == ids[1] else {})
+        given = spool.take_out
+
+        async def take_out(queue_id: str) -> Any:
+            found = await given(queue_id)
+            if queue_id == ids[1]:
+                await spool.claim(owner="test", now=time.time(), lease_s=60, limit=1, lanes=("now",))
+            return found
+
+        spool.take_out = take_out  # type: ignore[method-assign]  # the attempt begins right after the look
+        return await export_all(spool, tmp_path / "files", Work("exporting"), hold=True)
+
+    old = tmp_path / "old"
+    old.mkdir()
+    done = in_spool(old, export)
+
+    assert (done.messages, done.held, done.skipped) == (3, 3, [ids[1]])
+    assert by_id(old) == {one: ["queued", "queued"] if one == ids[1] else ["held", "held"] for one in ids}
+    assert {path.stem for path in (tmp_path / "files").iterdir()} == {ids[0], *ids[2:]}
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_sender_is_told_by_one_of_both(tmp_path: Path, hold: bool) -> None:
+    """Of two messages one is over but for that, and one still waits."""
+    over, waits = id_at(1.7e9), id_at(1.7e9 + 1)
+
+    async def fails(spool: Any) -> None:
+        await spool.put(message("ann@example.com", at=time.time(), queue_id=over), results={"ann@example.com": BOUNCED})
+        await spool.put(
+            message("ann@example.com", "bob@example.com", at=time.time(), queue_id=waits),
+            results={"ann@example.com": BOUNCED},
+        )
+
+    old, new = spool_of(tmp_path, "old", fails), empty(tmp_path / "new")
+    done = invoke(old, "queue", "export", "--all", str(tmp_path / "files"), *(["--hold"] if hold else []))
+    assert invoke(new, "queue", "import", str(tmp_path / "files")).stdout == "2 messages imported\n"
+
+    async def told(spool: Any) -> set[str]:
+        return {due.message.queue_id for due in await spool.notices()}
+
+    assert in_spool(old, told) == (set() if hold else {over, waits})
+    assert in_spool(new, told) == ({over, waits} if hold else set())
+    assert done.returncode == 0
+    if hold:
+        assert (done.stdout, done.stderr) == (f"2 messages in {tmp_path}/files, 1 of them held here\n", "")
+        dropped = invoke(old, "queue", "drop", "--exported", str(tmp_path / "files"))
+        assert dropped.stdout == "3 recipients of 2 messages dropped\n"
+        assert by_id(new) == {over: ["bounced"], waits: ["bounced", "queued"]}
+    else:
+        assert one_line(done) == (
+            "smtp-bridge: 2 messages whose senders are still to be told: this queue does that, or --hold"
+        )
+
+
+def test_nothing_is_said_to_be_on_hold_that_is_not(tmp_path: Path) -> None:
+    async def fails(spool: Any) -> None:
+        await spool.put(message(at=time.time()), results={"ann@example.com": BOUNCED})
+
+    old = spool_of(tmp_path, "old", fails)
+    done = invoke(old, "queue", "export", "--all", "files", "--hold")
+
+    assert done.stdout == "1 message in files, none of them held here\n"
+
+
+def test_what_would_be_told_here_is_not_dropped(tmp_path: Path) -> None:
+    old = spool_of(tmp_path, "old", fill)
+    queue_id = id_at(1.7e9)
+    assert invoke(old, "queue", "export", "--all", "files", "--hold").returncode == 0
+    with closing(sqlite3.connect(old / "state/spool.db")) as db, db:
+        db.execute("UPDATE recipient SET notice = 'delay' WHERE queue_id = ?", (queue_id,))
+    done = invoke(old, "queue", "drop", "--exported", "files")
+
+    assert (done.returncode, done.stdout) == (1, "3 recipients of 3 messages dropped\n")
+    assert one_line(done) == f"smtp-bridge: {queue_id} was left: its sender is still to be told of it"
+
+
 # --- the page
 
 
 def follow(directory: Path, backups: Path, block: str) -> str:
     """The commands of a block, line by line; what they print. `systemctl` is not there to be asked."""
-    printed = ""
+    printed, names = "", {}
     for line in block.splitlines():
         line = line.replace("/var/lib/smtp-bridge", f"{directory}/state").replace(
             "/var/backups/smtp-bridge", str(backups)
         )
+        if assigned := re.fullmatch(r"([A-Z]+)=\$\((.+)\)", line):
+            done = subprocess.run(shlex.split(assigned[2]), capture_output=True, text=True, cwd=directory, check=True)
+            names[assigned[1]] = done.stdout.strip()
+            continue
+        line = re.sub(r"\$([A-Z]+)", lambda name: names[name[1]], line)
         command, *arguments = shlex.split(line.removesuffix(" || true"))
         if command == "smtp-bridge":
             done = invoke(directory, *arguments)
@@ -322,17 +475,22 @@ def follow(directory: Path, backups: Path, block: str) -> str:
 
 
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/backup.md").read_text(), re.DOTALL)
+    page = re.sub(r"(?m)^sudo ", "", (ROOT / "docs/backup.md").read_text())
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     backup, going_back, export, importing, drop, before_upgrade = blocks
-    stop_and_put_back, look = going_back.split("systemctl start smtp-bridge\n")
+    stop_and_put_back, look = re.split("systemctl start .*\n", going_back)
     old, new, backups = tmp_path / "old", empty(tmp_path / "new"), tmp_path / "backups"
-    old.mkdir()
+    (old / "private/state").mkdir(parents=True)
+    (old / "state").symlink_to("private/state")  # as DynamicUser= has it
     in_spool(old, fill)
     ids = {id_at(1.7e9 + number) for number in range(4)}
 
     assert "is copied to" in follow(old, backups, backup)
     in_spool(old, lambda spool: spool.drop(sorted(ids), now=time.time()))  # what came after the copy
     follow(old, backups, stop_and_put_back)
+    assert os.readlink(old / "state") == "private/state"
+    assert {path.name for path in (old / "private").iterdir()} == {"state", "state.aside"}
+    assert not (old / "private/state").is_symlink()
     assert statuses(old) == {"held"}
     in_spool(old, lambda spool: spool.stats())
     assert ids <= set(follow(old, backups, look).split())

@@ -388,6 +388,7 @@ def test_the_settings_say_where_the_daemon_listens_and_what_takes_no_mail_is_lef
     ]
     assert places("", str(tmp_path / "unreadable"), {}) == ["127.0.0.1:2525"]
     assert places("", "/none", {"SMTP_BRIDGE_SMTP__LISTENER__ADDRESS": ":26"}) == ["127.0.0.1:26"]
+    assert places("", "/none", {"SMTP_BRIDGE_DEFAULT_LISTENER": "0.0.0.0:27"}) == ["127.0.0.1:27"]
     with pytest.raises(Failure) as caught:
         places("", "/none", {"SMTP_BRIDGE_SMTP__LISTENER__0__REQUIRE_AUTH": "true"})
     assert caught.value.status == EX_CONFIG

@@ -353,19 +353,29 @@ async def test_killed_in_an_attempt_with_a_provider_that_is_then_removed_it_is_h
     assert one.provider.requests == []
 
 
-async def test_mail_that_has_no_route_any_more_is_held_and_not_bounced(bench: Make, spool: Any) -> None:
+@pytest.mark.parametrize(
+    ("route", "why"),
+    [
+        (Route(providers=("main",), user="bob"), "No route for this mail"),
+        (Route(recipient=BOB, refuse=True), "Recipient refused by a route"),
+    ],
+)
+async def test_mail_that_has_no_route_any_more_is_held_and_not_bounced(
+    route: Route, why: str, bench: Make, spool: Any
+) -> None:
     before = bench(BUSY)
     await before.put()
     await before.quiet()
     await before.stop()
     main = ScriptedProvider(name="main")
-    one = bench(providers=[main], routes=[Route(providers=("main",), user="bob")], mark="2")
+    one = bench(providers=[main], routes=[route], mark="2")
     with structlog.testing.capture_logs() as lines:
         await one.quiet()
         await one.advance(6)
 
     assert await one.statuses() == {BOB: "held"}
-    assert [line["event"] for line in lines if "route" in line["event"]] == ["message.no_route"]
+    told = [(line["event"], line["text"]) for line in lines if "route" in line["event"]]
+    assert told == [("message.no_route", why)]
 
 
 async def test_sorting_that_is_interrupted_is_no_attempt(bench: Make, spool: Any, clock: Any) -> None:

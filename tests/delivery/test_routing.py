@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.delivery.lanes import Lane
-from bridge.delivery.routing import Route, Routes
+from bridge.delivery.routing import NO_ROUTE, REFUSED_BY_ROUTE, Route, Routes
+from bridge.reply import Reply
 
 NAMES = st.lists(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True), min_size=1, max_size=5, unique=True)
 MAIL = {"user": "", "listener": "", "sender": "ann@example.com", "recipient": "bob@example.org"}
@@ -17,7 +18,7 @@ MAIL = {"user": "", "listener": "", "sender": "ann@example.com", "recipient": "b
 
 def chosen(routes: Routes, **facts: str) -> tuple[str, ...]:
     route = routes.choose(**{**MAIL, **facts})
-    return route.providers if route else ()
+    return route.providers if isinstance(route, Route) else ()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,67 @@ def test_credentials_of_one_user_never_serve_anothers_mail() -> None:
 
 
 def test_where_all_providers_belong_to_users_nobody_else_sends() -> None:
-    assert Routes([Route(providers=("a",), user="shop")], ["a"]).choose(**MAIL) is None
+    assert Routes([Route(providers=("a",), user="shop")], ["a"]).choose(**MAIL) == NO_ROUTE
+
+
+FORBIDDEN = Route(recipient="*@example.org", refuse=True)
+REST = Route(refuse=True)
+
+
+def test_a_route_that_refuses_wins_by_its_place() -> None:
+    friends = Route(providers=("a",), recipient="bob@*")
+
+    assert Routes([FORBIDDEN, friends], ["a"]).choose(**MAIL) == REFUSED_BY_ROUTE
+    assert Routes([friends, FORBIDDEN], ["a"]).choose(**MAIL) == friends
+    assert chosen(Routes([FORBIDDEN], ["a"]), recipient="x@example.net") == ("a",)
+    assert Routes([friends, REST], ["a"]).choose(**{**MAIL, "recipient": "x@example.net"}) == REFUSED_BY_ROUTE
+
+
+@pytest.mark.parametrize("domain", ["bücher.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize(
+    ("recipient", "forbidden"),
+    [
+        ("eve@bücher.example", True),
+        ("eve@BU\u0308CHER.example", True),  # decomposed
+        ("eve@XN--Bcher-kva.example", True),
+        ("eve@xn--bcher-kva.example.", True),
+        ("eve@bücher。example", True),  # IDNA 2003 3.1: a dot as well
+        ("eve@bucher.example", False),
+        ("eve@bücher.example.net", False),
+        ("bücher.example@example.net", False),
+        ("eve@xn--\xfc.example", False),
+        ("eve@xn--zzzzzzzzzz9999.example", False),
+        (f"eve@{'xn--' * 100}.example", False),
+    ],
+)
+def test_a_forbidden_domain_gets_no_mail_under_another_spelling(domain: str, recipient: str, forbidden: bool) -> None:
+    routes = Routes([Route(recipient=f"*@{domain}", refuse=True)], ["a"])
+
+    assert (routes.choose(**{**MAIL, "recipient": recipient}) == REFUSED_BY_ROUTE) is forbidden
+
+
+OF_ANN = Route(providers=("a",), sender="ann@*")
+NOT_OF_ANN = Route(refuse=True, sender="ann@*")
+
+
+@pytest.mark.parametrize(
+    ("routes", "known", "unknown"),
+    [
+        ([FORBIDDEN], REFUSED_BY_ROUTE, REFUSED_BY_ROUTE),
+        ([OF_ANN, REST], None, None),  # it may be hers
+        ([NOT_OF_ANN], REFUSED_BY_ROUTE, None),  # it need not be hers
+        ([NOT_OF_ANN, REST], REFUSED_BY_ROUTE, REFUSED_BY_ROUTE),
+        ([REST, OF_ANN], REFUSED_BY_ROUTE, REFUSED_BY_ROUTE),
+        ([Route(providers=("a",), user="shop"), REST], REFUSED_BY_ROUTE, REFUSED_BY_ROUTE),
+        ([Route(providers=("a",), user="shop")], NO_ROUTE, None),
+        ([], None, None),
+    ],
+)
+def test_before_the_sender_is_known_only_what_is_refused_from_everybody_is_refused(
+    routes: list[Route], known: Reply | None, unknown: Reply | None
+) -> None:
+    assert Routes(routes, ["a"]).refusal(**MAIL) == known
+    assert Routes(routes, ["a"]).refusal(**{**MAIL, "sender": ""}) == unknown
 
 
 @given(names=NAMES, data=st.data(), risky=st.booleans())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ DEPLOY = ROOT / "docs/deploy"
 STATE = "/var/lib/smtp-bridge"
 UID = 2525
 KEY_HASH = "sha256$" + "0" * 64
-IDLE_MIB = 64  # DESIGN: one worker, and what is there with the HTTP side is within the slack
+# As measured, and as the README says: idle with the HTTP side, a probe that is a command, and what a limit has for both.
+_SAID = (DEPLOY / "README.md").read_text()
+IDLE_MIB, PROBE_MIB, RESERVE_MIB = (
+    int(re.search(pattern, _SAID)[1])  # type: ignore[index]
+    for pattern in (r"\((\d+) with the HTTP side\)", r"and (\d+) more while a probe", r"the budget and (\d+) MiB")
+)
 SLACK_S = 5
+PROGRAM_S = 30  # what a program beside a native sidecar may take to end, before the sidecar is told to
 NEWEST = "1.37"
 
 Object = dict[str, Any]
@@ -69,10 +76,16 @@ def settings_of(environ: Mapping[str, str], directory: Path, config: str = "") -
     for path in re.findall(r"/run/secrets/[^\s\"]+", "\n".join([*environ.values(), config])):
         file = directory / path[1:]
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(KEY_HASH if file.name == "http-key-hash" else "a-key-of-the-provider")
+        file.write_text(_secret(file.name))
     if config:
         (directory / "config.toml").write_text(config.replace("/run/secrets/", f"{directory}/run/secrets/"))
     return load_settings(environ=here, cwd=directory)
+
+
+def _secret(name: str) -> str:
+    if name == "http-key-hash":
+        return KEY_HASH
+    return f"sha256${sha256(name.encode()).hexdigest()}" if name.endswith("-hash") else "a-key-of-the-provider"
 
 
 def seconds(text: str) -> float:
@@ -110,8 +123,9 @@ def check_pod(pod: Object, settings: Settings) -> None:
     _check_ports(bridge_of(pod), settings)
     _check_probes(bridge_of(pod), settings)
     _check_grace(pod, settings)
-    memory = settings.smtp.memory_budget // 1024**2 + IDLE_MIB
-    assert mebibytes(bridge_of(pod)["resources"]["limits"]["memory"]) >= memory + IDLE_MIB
+    assert IDLE_MIB + PROBE_MIB <= RESERVE_MIB
+    memory = settings.smtp.memory_budget // 1024**2 + RESERVE_MIB
+    assert mebibytes(bridge_of(pod)["resources"]["limits"]["memory"]) >= memory
 
 
 def _check_container(container: Object) -> None:
@@ -138,15 +152,15 @@ def _check_volumes(pod: Object, settings: Settings) -> None:
 
 
 def _check_ports(container: Object, settings: Settings) -> None:
-    (listener,) = settings.smtp.listener
     declared = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-    if listener.address.host == "127.0.0.1":
+    addresses = [listener.address for listener in settings.smtp.listener]
+    if all(address.host == "127.0.0.1" for address in addresses):
         assert declared == {}
         return
-    expected = {"smtp": listener.address.port}
     if settings.http.address:
-        expected["http"] = settings.http.address.port
-    assert declared == expected
+        assert declared.pop("http") == settings.http.address.port
+    assert declared["smtp"] == 2525
+    assert sorted(declared.values()) == sorted(address.port for address in addresses)
 
 
 def _check_probes(container: Object, settings: Settings) -> None:
@@ -158,13 +172,14 @@ def _check_probes(container: Object, settings: Settings) -> None:
         if "httpGet" in probe:
             assert settings.http.address
             assert settings.http.address.host == "0.0.0.0"
-            assert probe["httpGet"] == {"path": "/readyz" if name == "readiness" else "/healthz", "port": "http"}
+            assert name != "readiness", "a provider's fault would keep clients out"
+            assert probe["httpGet"] == {"path": "/healthz", "port": "http"}
         else:
-            ready = ["--ready"] if name == "readiness" else []
+            ready = ["--ready", "--smtp"] if name == "readiness" else []
             assert probe["exec"]["command"] == ["smtp-bridge", "health", *ready]
             assert probe["timeoutSeconds"] > TIMEOUT_S
             environ = {name: value for name, value in variables(container).items() if name.startswith("SMTP_BRIDGE_")}
-            assert find_door("", environ, DEPLOY).address == "127.0.0.1:2525"
+            assert find_door("", environ, DEPLOY, smtp="--smtp" in ready).address == "127.0.0.1:2525"
     startup = probes["startup"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 30
 
@@ -173,6 +188,8 @@ def _check_grace(pod: Object, settings: Settings) -> None:
     hook = bridge_of(pod).get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
     assert hook[0] == "sleep"
     needed = float(hook[1]) + settings.smtp.shutdown_timeout + SLACK_S
+    if bridge_of(pod).get("restartPolicy") == "Always":  # the programs end first, in the same grace
+        needed += PROGRAM_S
     assert pod["terminationGracePeriodSeconds"] >= needed
 
 
@@ -181,15 +198,17 @@ def check_network(objects: list[Object], settings: Settings) -> None:
     (workload,) = of_kind(objects, "StatefulSet", "Deployment")
     labels = workload["spec"]["template"]["metadata"]["labels"]
     ports = {port["name"] for port in bridge_of(pod_of(objects))["ports"]}
-    (service,) = of_kind(objects, "Service")
-    assert service["spec"]["selector"].items() <= labels.items()
-    assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    assert workload["spec"]["serviceName"] == service["metadata"]["name"]
+    services = of_kind(objects, "Service")
+    for service in services:
+        assert service["spec"]["selector"].items() <= labels.items()
+    assert {port["targetPort"] for service in services for port in service["spec"]["ports"]} == ports
+    assert workload["spec"]["serviceName"] in {service["metadata"]["name"] for service in services}
     for policy in of_kind(objects, "NetworkPolicy"):
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
         assert set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"}
         assert {port for port, _ in _let_in(policy)} == ports
-        assert all(peers for _, peers in _let_in(policy))
+        assert all(peers and all(peers) for _, peers in _let_in(policy))
+        _check_egress(policy)
     for listener in settings.smtp.listener:
         assert all(network.is_private for network in listener.allowed_networks)
 
@@ -198,3 +217,25 @@ def _let_in(policy: Object) -> Iterator[tuple[str, list[Object]]]:
     for rule in policy["spec"]["ingress"]:
         for port in rule["ports"]:
             yield port["port"], rule["from"]
+
+
+def _check_egress(policy: Object) -> None:
+    """DNS at any address (a cache on the node is no pod), and the provider's HTTPS: not all ports of anything."""
+    rules = policy["spec"]["egress"]
+    assert all(rule["ports"] for rule in rules)
+    (dns,) = [rule for rule in rules if "to" not in rule]
+    assert {("UDP", 53), ("TCP", 53)} <= _ports(dns)
+    assert {port for _, port in _ports(dns)} <= {53, 5353}
+    (world,) = [rule for rule in rules if {"0.0.0.0/0", "::/0"} <= blocks(rule).keys()]
+    assert ("TCP", 443) in _ports(world)
+    assert "fe80::/10" in blocks(world)["::/0"]
+
+
+def _ports(rule: Object) -> set[tuple[str, int]]:
+    return {(port["protocol"], port["port"]) for port in rule["ports"]}
+
+
+def blocks(rule: Object) -> dict[str, list[str]]:
+    """The networks of a rule, each with what is excepted."""
+    found = [peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer]
+    return {block["cidr"]: block.get("except", []) for block in found}

@@ -13,7 +13,7 @@ from bridge import __version__
 from bridge.cli.exits import EX_TEMPFAIL
 from bridge.cli.health.command import TIMEOUT_S
 from tests.cli.conftest import invoke
-from tests.deploy.manifests import DEPLOY, ROOT, SLACK_S, STATE, UID, mebibytes, seconds, settings_of
+from tests.deploy.manifests import DEPLOY, RESERVE_MIB, ROOT, SLACK_S, STATE, UID, mebibytes, seconds, settings_of
 from tests.packaging.test_container import variables as image_variables
 
 
@@ -33,7 +33,7 @@ def test_the_relay_starts_with_these_variables_and_lets_in_its_network_alone(
     (listener,) = settings.smtp.listener
     assert listener.allowed_networks == (ipaddress.ip_network(subnet),)
     assert compose["networks"]["mail"]["internal"] is True
-    assert mebibytes(relay["mem_limit"]) > settings.smtp.memory_budget / 1024**2 + 64
+    assert mebibytes(relay["mem_limit"]) > settings.smtp.memory_budget / 1024**2 + RESERVE_MIB
     assert seconds(relay["stop_grace_period"]) >= settings.smtp.shutdown_timeout + SLACK_S
     assert relay["volumes"] == [f"queue:{STATE}"]
     (secret,) = relay["secrets"]
@@ -65,3 +65,10 @@ def test_the_program_that_stands_for_yours_is_a_command_that_there_is(compose: d
 
     assert done.stderr == "smtp-bridge: the server cannot be reached: Connection refused\n"
     assert done.returncode == EX_TEMPFAIL
+
+
+def test_the_key_that_lies_beside_the_file_is_not_committed(compose: dict[str, Any]) -> None:
+    ignored = (ROOT / ".gitignore").read_text().split()
+
+    (secret,) = compose["secrets"].values()
+    assert any(Path(secret["file"]).match(pattern) for pattern in ignored if "*" in pattern)

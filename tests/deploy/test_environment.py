@@ -39,3 +39,17 @@ def test_the_image_lets_nobody_relay_but_its_own_loopback(tmp_path: Path) -> Non
     assert load_settings(environ={**given, networks: "172.16.0.0/12"}, cwd=tmp_path)
     with pytest.raises(SettingsError, match="open relay"):
         load_settings(environ={**given, networks: "0.0.0.0/0"}, cwd=tmp_path)
+
+
+def test_a_file_that_is_mounted_has_the_listeners_that_it_says(tmp_path: Path) -> None:
+    two = '[[smtp.listener]]\naddress = "0.0.0.0:25"\n[[smtp.listener]]\naddress = "0.0.0.0:465"\ntls = "implicit"\n'
+    (tmp_path / "config.toml").write_text(two + '[[provider]]\nkind = "capture"\n')
+
+    listeners = load_settings(environ=image_variables(), cwd=tmp_path).smtp.listener
+
+    assert [str(listener.address) for listener in listeners] == ["0.0.0.0:25", "0.0.0.0:465"]
+
+
+def test_the_image_alone_wants_a_provider(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="provider: is missing"):
+        load_settings(environ=image_variables(), cwd=tmp_path)

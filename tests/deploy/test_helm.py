@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.deploy.manifests import (
     DEPLOY,
     NEWEST,
     Object,
+    blocks,
     bridge_of,
     check_network,
     check_pod,
@@ -38,6 +41,24 @@ api_key_file = "/run/secrets/extra/first"
 [[provider]]
 name = "second"
 kind = "capture"
+"""
+TWO_LISTENERS = """
+[[smtp.listener]]
+name = "programs"
+allowed_networks = ["10.1.0.0/16"]
+[[smtp.listener]]
+name = "people"
+address = "0.0.0.0:4650"
+tls = "implicit"
+"""
+TWO_KEYS = """
+[[http.key]]
+name = "ops"
+key_hash_file = "/run/secrets/extra/ops-hash"
+[[http.key]]
+name = "shop"
+key_hash_file = "/run/secrets/extra/shop-hash"
+scopes = ["send"]
 """
 HTTP = {"http": {"enabled": True, "keySecret": {"name": "mail-http"}}}
 VALUES: dict[str, dict[str, Any]] = {
@@ -63,6 +84,11 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "file": {"config": TWO, "extraSecret": "keys", "persistence": {"enabled": False}, "networkPolicy": {"enabled": False},
              "settings": {"relay.mode": "direct"}, "service": {"type": "LoadBalancer", "port": 587}},
+    "outside": {**LEAST, **HTTP, "service": {"type": "LoadBalancer"},
+                "serviceMonitor": {"enabled": True, "keySecret": {"name": "mail-http"}}},
+    "listeners": {**LEAST, "config": TWO_LISTENERS,
+                  "service": {"extraPorts": [{"name": "submissions", "port": 465, "containerPort": 4650}]}},
+    "keys": {**LEAST, "config": TWO_KEYS, "extraSecret": "http-keys", "http": {"enabled": True}},
 }  # fmt: skip
 
 
@@ -101,7 +127,8 @@ def test_what_it_renders_is_kubernetes_and_settings_that_hold(
     check_schemas(found, "1.25", NEWEST)
     check_pod(pod, settings)
     check_network(found, settings)
-    assert all(one["metadata"]["name"] == of_kind(found, "Service")[0]["metadata"]["name"] for one in found)
+    name = of_kind(found, "StatefulSet")[0]["metadata"]["name"]
+    assert {one["metadata"]["name"] for one in found} <= {name, f"{name}-http"}
 
 
 def test_a_provider_and_a_key_are_enough(chart: Any, tmp_path: Path) -> None:
@@ -111,6 +138,142 @@ def test_a_provider_and_a_key_are_enough(chart: Any, tmp_path: Path) -> None:
     (provider,) = settings.provider
     assert (provider.kind, provider.api_key.get_secret_value()) == ("postmark", "a-key-of-the-provider")
     assert bridge_of(pod)["image"] == f"smtp-bridge:{__version__}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "settings"),
+    [
+        ("ses", {"secret_access_key": "secret"}, {"region": "eu-west-1", "access_key_id": "AKIA"}),
+        ("graph", {"client_secret": "client-secret"}, {"tenant": "t", "client_id": "c"}),
+        ("mailjet", {"api_key": "public", "api_secret": "private"}, {}),
+        ("rest", {"token": "token"}, {"url": "https://api.example.com/send", "auth": "bearer"}),
+    ],
+)
+def test_the_secrets_of_a_provider_are_those_that_it_has(
+    chart: Any, tmp_path: Path, kind: str, keys: dict[str, str], settings: dict[str, str]
+) -> None:
+    more = {f"provider.{key}": value for key, value in settings.items()}
+    values = {"provider": {"kind": kind, "secret": {"name": "mail-provider", "keys": keys}}, "settings": more}
+    given = variables(bridge_of(pod_of(objects(chart, values))))
+
+    (provider,) = settings_of(given, tmp_path).provider
+
+    assert provider.kind == kind
+    for setting, key in keys.items():
+        assert getattr(provider, setting).get_secret_value() == "a-key-of-the-provider"
+        assert given[f"SMTP_BRIDGE_PROVIDER__{setting.upper()}_FILE"] == f"/run/secrets/provider/{key}"
+
+
+def test_the_commands_at_its_head_make_the_secret_that_it_mounts(chart: Any) -> None:
+    text = (CHART / "values.yaml").read_text()
+    (made,) = re.findall(r"kubectl create secret generic (\S+) --from-file=(\S+)=(\S+\.key)\n", text)
+    name, key, _ = made
+    (kind, secret) = re.findall(r"helm install .* --set provider\.kind=(\S+) --set provider\.secret\.name=(\S+)", text)[
+        0
+    ]
+    pod = pod_of(objects(chart, {"provider": {"kind": kind, "secret": {"name": secret}}}))
+
+    assert secret == name
+    assert [one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one] == [name]
+    assert variables(bridge_of(pod))["SMTP_BRIDGE_PROVIDER__API_KEY_FILE"] == f"/run/secrets/provider/{key}"
+    assert f"--set provider.kind={kind} --set provider.secret.name={name}" in (DEPLOY / "README.md").read_text()
+
+
+def test_two_listeners_are_those_of_the_file(chart: Any, tmp_path: Path) -> None:
+    given = variables(bridge_of(pod_of(objects(chart, VALUES["listeners"]))))
+    first, second = settings_of(given, tmp_path, TWO_LISTENERS).smtp.listener
+
+    assert (str(first.address), str(second.address)) == ("0.0.0.0:2525", "0.0.0.0:4650")
+    assert [str(network) for network in first.allowed_networks] == ["10.1.0.0/16"]
+    assert all(network.is_loopback for network in second.allowed_networks)
+
+
+def test_two_keys_are_those_of_the_file(chart: Any, tmp_path: Path) -> None:
+    given = variables(bridge_of(pod_of(objects(chart, VALUES["keys"]))))
+
+    assert [key.name for key in settings_of(given, tmp_path, TWO_KEYS).http.key] == ["ops", "shop"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[smtp.listener]\ntls = 'none'\n",
+        "  [[ smtp . listener ]]\n",
+        '["smtp"."listener"]\n',
+        "smtp.listener = [{}]\n",
+        "smtp.listener.tls = 'none'\n",
+        "smtp = {hostname = 'x', listener = {tls = 'none'}}\n",
+        "[smtp] # of the relay\n\nhostname = 'x'\r\n\r\n  listener = [{}]\n",
+        "[smtp]\nhostname = 'x'\nlistener.tls = 'none'\n",
+        "[smtp]\nhostname = 'x'\n[[route]]\nlistener = 'x'\nproviders = 'x'\n",
+        "# [[smtp.listener]]\n#smtp.listener = 1\n",
+        "[smtp.listeners]\n",
+        "smtp = {hostname = 'x'} # listener\n[[route]]\nlistener = 'x'\n",
+    ],
+)
+def test_whether_the_file_has_listeners_is_read_from_it(chart: Any, config: str) -> None:
+    given = variables(bridge_of(pod_of(objects(chart, {**LEAST, "config": config}))))
+
+    has = "listener" in tomllib.loads(config).get("smtp", {})
+    assert ("SMTP_BRIDGE_SMTP__LISTENER__ALLOWED_NETWORKS" in given) is not has
+
+
+def test_whose_pods_may_send_and_who_may_use_the_http_side_is_what_was_given_and_no_more(chart: Any) -> None:
+    def sources(**given: Any) -> dict[str, list[Object]]:
+        (policy,) = of_kind(objects(chart, {**LEAST, **HTTP, "networkPolicy": given}), "NetworkPolicy")
+        return {port["port"]: rule["from"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+
+    def labels(**given: Any) -> dict[str, str]:
+        (peer,) = sources(**given)["smtp"]
+        found: dict[str, str] = peer["podSelector"]["matchLabels"]
+        return found
+
+    ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert labels() == {"smtp-bridge/client": "true"}
+    assert labels(clients={"team": "shop"}) == {"team": "shop"}
+    assert sources()["http"] == [monitoring]
+    assert sources(httpPeers=[ingress])["http"] == [monitoring, ingress]
+    assert "http" not in sources(monitoringNamespace="")
+
+
+def test_a_role_of_the_node_is_reached_where_it_is_handed_out_and_only_then(chart: Any) -> None:
+    def ports_of_metadata(**given: Any) -> set[int]:
+        (policy,) = of_kind(objects(chart, {**LEAST, "networkPolicy": given}), "NetworkPolicy")
+        rules = [rule for rule in policy["spec"]["egress"] if "169.254.169.254/32" in blocks(rule)]
+        return {port["port"] for rule in rules for port in rule["ports"]}
+
+    assert ports_of_metadata() == set()
+    assert ports_of_metadata(nodeCredentials=True) == {80}
+
+
+def test_dns_may_listen_elsewhere(chart: Any) -> None:
+    (policy,) = of_kind(objects(chart, {**LEAST, "networkPolicy": {"dnsPorts": [53, 5353]}}), "NetworkPolicy")
+    (dns,) = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
+
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {
+        (protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)
+    }
+
+
+def test_the_pod_has_the_account_that_is_made_or_named(chart: Any) -> None:
+    def account(**given: Any) -> tuple[str, list[Object]]:
+        found = objects(chart, {**LEAST, "serviceAccount": given})
+        check_schemas(found, NEWEST)
+        return pod_of(found)["serviceAccountName"], of_kind(found, "ServiceAccount")
+
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/mail"}
+    name, (made,) = account(create=True, annotations=role)
+    assert name == made["metadata"]["name"] == "mail-smtp-bridge"
+    assert made["metadata"]["annotations"] == role
+    assert made["automountServiceAccountToken"] is False
+    assert account(name="theirs") == ("theirs", [])
+    assert account() == ("default", [])
+
+
+@pytest.mark.parametrize("value", ["512Mi", "1Gi", "1.5G", "536870912", 536870912, "512000k", "400000000000m", None])
+def test_what_holds_the_budget_is_rendered(chart: Any, value: Any) -> None:
+    assert render(chart, {**LEAST, "resources": {"limits": {"memory": value}}})
 
 
 def test_the_settings_are_those_that_were_given(chart: Any, tmp_path: Path) -> None:
@@ -131,14 +294,16 @@ def test_another_config_is_another_pod(chart: Any) -> None:
     assert stamp(TWO) != stamp(TWO + "# more\n")
 
 
-def test_metrics_are_scraped_with_a_key(chart: Any) -> None:
-    (monitor,) = of_kind(objects(chart, VALUES["http"]), "ServiceMonitor")
+@pytest.mark.parametrize("name", ["http", "outside"])
+def test_metrics_are_scraped_with_a_key(chart: Any, name: str) -> None:
+    found = objects(chart, VALUES[name])
+    (monitor,) = of_kind(found, "ServiceMonitor")
     (endpoint,) = monitor["spec"]["endpoints"]
-    (service,) = of_kind(objects(chart, VALUES["http"]), "Service")
+    (service,) = [one for one in of_kind(found, "Service") if "http" in {port["name"] for port in one["spec"]["ports"]}]
 
     assert endpoint["authorization"] == {"credentials": {"name": "mail-http", "key": "http-key"}}
     assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
-    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert service["spec"]["type"] == "ClusterIP"
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
@@ -156,6 +321,16 @@ def test_a_port_that_is_shown_to_the_outside_keeps_its_clients_addresses(chart: 
         ({**LEAST, "http": {"enabled": True}}, "http.enabled needs http.keySecret.name"),
         ({**LEAST, "serviceMonitor": {"enabled": True}}, "serviceMonitor.enabled needs http.enabled"),
         ({**LEAST, "settings": {"smtp.shutdown_timeout": "60s"}}, "give shutdown.timeout"),
+        ({**LEAST, "queueMaxBytes": "10GiB"}, r"queueMaxBytes \(10GiB\) must be below persistence.size \(10Gi\)"),
+        ({**LEAST, "persistence": {"size": "8.5G"}}, r"queueMaxBytes \(8GiB\) must be below persistence.size \(8.5G\)"),
+        ({**LEAST, "settings": {"spool.max_bytes": 10737418240}}, r"queueMaxBytes \(10737418240\) must be below"),
+        ({**LEAST, "persistence": {"enabled": False}, "queueMaxBytes": "0B"}, "must be below"),
+        (
+            {**LEAST, "memoryBudget": "417MiB"},
+            r"limits.memory \(512Mi\) must be at least memoryBudget \(417MiB\) and 96Mi",
+        ),
+        ({**LEAST, "settings": {"smtp.memory_budget": "1 gib"}}, "must be at least memoryBudget"),
+        ({**LEAST, "resources": {"limits": {"memory": 268435456}}}, "must be at least memoryBudget"),
     ],
 )
 def test_what_would_not_run_is_not_rendered(chart: Any, values: dict[str, Any], problem: str) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import kubernetes_validate
@@ -12,6 +17,7 @@ from tests.deploy.manifests import (
     DEPLOY,
     NEWEST,
     Object,
+    blocks,
     bridge_of,
     check_network,
     check_pod,
@@ -103,3 +109,33 @@ def test_the_relay_keeps_its_queue_on_a_volume_of_its_own_and_lets_in_whom_it_na
     assert settings.relay.mode == "auto"
     assert settings.spool.max_bytes < 10 * 1024**3
     assert settings.http.key[0].scopes == ("read",)
+
+
+def test_the_program_that_stands_for_yours_ends_when_it_is_told_to() -> None:
+    (app,) = pod_of(objects("sidecar"))["containers"]
+    process = subprocess.Popen(app["command"], start_new_session=True)
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 10
+        while not children.read_text() and time.monotonic() < deadline:  # the trap is set before its child is there
+            time.sleep(0.005)
+        process.terminate()
+
+        assert process.wait(10) == 0  # -15, were it the signal that ended it: process 1 is not ended by it
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_readiness_of_the_relay_is_that_of_smtp_while_alerts_have_readyz() -> None:
+    bridge = bridge_of(pod_of(objects("relay")))
+
+    assert bridge["readinessProbe"]["exec"]["command"] == ["smtp-bridge", "health", "--ready", "--smtp"]
+    assert bridge["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_the_policy_keeps_the_nodes_credentials_from_the_relay() -> None:
+    (policy,) = of_kind(objects("relay"), "NetworkPolicy")
+    (world,) = [rule for rule in policy["spec"]["egress"] if "0.0.0.0/0" in blocks(rule)]
+
+    assert blocks(world)["0.0.0.0/0"] == ["169.254.0.0/16"]

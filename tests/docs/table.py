@@ -61,7 +61,7 @@ class Skip:
 
 def bare(command: str) -> str:
     """Without what stands before the program: `sudo`, its options and variables; and with the program's name alone."""
-    words = re.sub(r"^(?:(?:sudo(?: -[A-Za-z]+| -u \S+)*|[A-Z_]+=(?:\"[^\"]*\"|'[^']*'|\S)*) +)+", "", command)
+    words = re.sub(r"^(?:(?:sudo(?: -[A-Za-z]+| -u \S+)*|[A-Z_]+=(?!\$\()(?:\"[^\"]*\"|'[^']*'|\S)*) +)+", "", command)
     return re.sub(r"^(?:/opt/smtp-bridge/bin/|\.venv/bin/|\./)", "", words)
 
 
@@ -212,9 +212,9 @@ _PACKAGES = (
     r"qemu\S*",
     r"virt-\w+",
 )
-_FILES = ("install", "cp", "mv", "ln", "rm", "mkdir", "chmod", "touch", "tee", r"cat >")
+_FILES = ("install", "cp", "mv", "ln", "rm", "mkdir", "chmod", "chown", "touch", "tee", r"cat >")
 _MACHINE = (
-    "chown", "chgrp", "useradd", "userdel", "usermod", "adduser",
+    "chgrp", "useradd", "userdel", "usermod", "adduser",
     "tar", "rsync", "scp", "ssh", "umask", "mount", "umount", "setcap", "ufw", "nft", "iptables", "dd", "truncate",
     "sysctl",
 )  # fmt: skip
@@ -255,6 +255,7 @@ TABLE: tuple[Run | Files | Skip, ...] = (
     Skip(r"(python3?|pip3?|pipx|uv)(?![\w-])", "it installs; what it names is checked", pip_extras),
     Skip(r"\.ci/run", "it is the suite itself", files_exist),
     Files(_any(_FILES)),
+    Files(r"[A-Z]+=\$\(readlink "),
     Files("openssl", needs="openssl"),
     # the rest
     Skip(r"cd \S+ &&", "its parts are checked", each_part),

@@ -99,12 +99,11 @@ OF_FILES = [
 @pytest.mark.parametrize("block", OF_FILES, ids=lambda block: block.place)
 def test_what_handles_files_finds_them(block: Block, tmp_path: Path) -> None:
     image = Image(tmp_path)
-    for command in commands(block):
-        rule = rule_for(command)
-        if isinstance(rule, Files):
-            if rule.needs and shutil.which(rule.needs) is None:
-                pytest.skip(f"{rule.needs} is not installed here")
-            image.run(command)
+    found = [(command, rule) for command in commands(block) if isinstance(rule := rule_for(command), Files)]
+    missing = [rule.needs for _, rule in found if rule.needs and shutil.which(rule.needs) is None]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed here")
+    image.run("\n".join(command for command, _ in found))
     image.assert_whole()
 
 

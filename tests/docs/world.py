@@ -24,6 +24,7 @@ from tests.cli.conftest import KEY, invoke, running, variables
 from tests.conftest import keep_certificate, reserved_port
 from tests.docs.blocks import ROOT
 from tests.docs.table import Run
+from tests.leaks import watch
 
 LATER = "later@example.org"  # whom the sandbox does not take now
 REFUSED = "nobody@refused.example"  # whom it never takes
@@ -95,6 +96,7 @@ class World:
         )
 
     def prepare(self) -> None:
+        watch.plant(HTTP_KEY)
         keep_certificate(self.directory / "state")
         text = SETTINGS
         known: dict[str, Any] = {**self.ports, "token": KEY, "hash": hashlib.sha256(HTTP_KEY.encode()).hexdigest()}
@@ -155,6 +157,9 @@ class World:
                 assert invoke(self.directory, "queue", "hold", queue_id).returncode == 0
             if "--failed" in command:
                 assert invoke(self.directory, "send", "--from", "me@example.com", "--to", REFUSED).returncode != 64
+        if found := re.search(r"queue drop --exported (\S+)", command):
+            self.waiting()
+            invoke(self.directory, "queue", "export", "--all", found[1], "--hold")
         if not re.search(r"\b(QUEUE-)?ID\b", command):
             return command
         queue_id = self.waiting()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,31 @@ async def test_reloads_under_load_lose_nothing_and_send_nothing_twice(
     assert sorted(message.recipients[0] for message in sandbox.messages) == wanted
 
 
+async def test_an_attempt_of_before_the_reload_has_its_answer_when_the_daemon_stops(
+    api: Api, start_daemon: Any, connect: Any, tmp_path: Path
+) -> None:
+    more = "[smtp]\nshutdown_timeout = '0.5s'\n[relay]\nmode = 'direct'\n"
+    daemon = await start_daemon(config=config(api.url, more))
+    client = await connect(daemon.listeners[0].port)
+    api.held.clear()
+    sending = asyncio.create_task(client.send())
+    await eventually(lambda: api.keys == [OLD])
+    (before,) = daemon.dispatchers.all
+    await reload(daemon, tmp_path, config(api.url, more, token=f'token = "{NEW}"'))
+    assert daemon.retired == [before]
+    close, closed = before.provider.aclose, []
+
+    async def noted() -> None:
+        closed.append(before)
+        await close()
+
+    before.provider.aclose = noted
+    await daemon.stop()
+
+    assert (await sending).startswith("451 4.3.0")
+    assert closed == [before]
+
+
 # --- mistakes
 
 
@@ -231,7 +257,7 @@ AT_ONCE = {
     " max_unknown_commands max_commands rate_per_client timeout min_data_rate tls_handshake_timeout shutdown_timeout listener",
     Listener: "require_tls require_auth allowed_networks auth_mechanisms auth_without_tls bare_newlines bare_addresses"
     " proxy_networks",
-    Http: "key",
+    Http: "key trusted_proxies",
 }
 AT_A_START = {Smtp: restart.SMTP, Listener: restart.LISTENER, Http: restart.HTTP}
 
@@ -436,7 +462,8 @@ async def test_the_command_says_what_came_of_it(bridge_process: Any, tmp_path: P
     assert stat.S_IMODE(control.stat().st_mode) == 0o600
 
     file.write_text("[relay]\nmode = 'queue'\n[spool]\nhistory = '1d'\n[[provider]]\nkind = 'capture'\n")
-    assert await command(tmp_path) == (0, "reloaded\nneeds a restart: spool.history\n", "")
+    status, out, err = await command(tmp_path)
+    assert (status, out.splitlines()[:2], err) == (0, ["reloaded", "needs a restart: spool.history"], "")
 
     file.write_text("[relay]\nmode = 'x'\nfrm = ''\n[[provider]]\nkind = 'capture'\n")
     status, out, err = await command(tmp_path)
@@ -454,6 +481,100 @@ async def test_the_command_says_what_came_of_it(bridge_process: Any, tmp_path: P
     assert (await command(tmp_path))[0] == 69
 
 
+async def test_a_daemon_is_found_when_the_settings_name_another_spool(bridge_process: Any, tmp_path: Path) -> None:
+    file, here, elsewhere = tmp_path / "config.toml", tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    file.write_text(f"[spool]\nurl = 'sqlite:///{here}/a.db'\n[[provider]]\nkind = 'capture'\n")
+    await bridge_process()
+    file.write_text(
+        f"[relay]\nmode = 'queue'\n[spool]\nurl = 'sqlite:///{here}/b.db'\n[[provider]]\nkind = 'capture'\n"
+    )
+
+    status, out, _ = await command(tmp_path)
+    assert (status, out.splitlines()[:2]) == (0, ["reloaded", "needs a restart: spool.url"])
+
+    # Another daemon's settings, which happen to keep their state in the same directory.
+    elsewhere.mkdir()
+    (elsewhere / "config.toml").write_text(file.read_text())
+    assert (await command(tmp_path, "--config", str(elsewhere / "config.toml")))[0] == 69
+
+
+async def test_what_a_process_has_from_its_start_on_is_named(api: Api, start_daemon: Any, tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "secrets_api").write_text(OLD)
+    (tmp_path / "own").write_text("PLANTED-password")
+    user = '[[user]]\nname = "ann"\npassword_file = "own"\n'
+    text = config(api.url, user, token='token_file = "secrets/api"')
+    daemon = await start_daemon(config=text, CREDENTIALS_DIRECTORY=str(credentials))
+    environ = environment(tmp_path, CREDENTIALS_DIRECTORY=str(credentials))
+    daemon._read_again = lambda: load_settings(environ=environ, cwd=tmp_path)
+
+    with every_line() as lines:
+        answer = await daemon._reload_safely()
+
+    assert [name for name in answer["as_at_start"] if not name.startswith("SMTP_BRIDGE_")] == ["provider.token_file"]
+    assert "SMTP_BRIDGE_SMTP__HOSTNAME" in answer["as_at_start"]
+    (told,) = [line["as_at_start"] for line in lines if line["event"] == "daemon.reloaded"]
+    assert told == answer["as_at_start"]
+
+
+def test_what_was_read_at_the_start_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from bridge.cli.reload import _tell
+
+    for kept in ([], ["provider.token_file", "SMTP_BRIDGE_SMTP__HOSTNAME"]):
+        _tell({"outcome": "reloaded", "needs_restart": [], "as_at_start": kept})
+
+    last = "read at a start only, so as they were then: provider.token_file, SMTP_BRIDGE_SMTP__HOSTNAME"
+    assert capsys.readouterr().out.splitlines() == ["reloaded", "reloaded", last]
+
+
+EARLY = """
+import os, signal, sys
+from bridge.cli import run as command
+from bridge.daemon import Daemon
+
+load, start = command.load_settings, Daemon.start
+
+def loading(*args):
+    if not hasattr(Daemon, "hung_up"):
+        Daemon.hung_up = True
+        os.kill(os.getpid(), signal.SIGHUP)
+    return load(*args)
+
+async def starting(self):
+    if "start" in sys.argv:
+        os.kill(os.getpid(), signal.SIGHUP)
+    await start(self)
+    assert "daemon.reloaded" not in open("bridge.log").read()
+
+if "load" in sys.argv:
+    command.load_settings = loading
+Daemon.start = starting
+sys.exit(command.run(""))
+"""
+
+
+@pytest.mark.parametrize("when", ["load", "start"])
+async def test_a_hangup_before_it_is_ready_is_a_reload_afterwards(when: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[[provider]]\nkind = 'capture'\n")
+    environ = {**os.environ, **environment(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    log = tmp_path / "bridge.log"
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", EARLY, when, cwd=tmp_path, env=environ, stderr=file
+        )
+    try:
+        await eventually(lambda: process.returncode is not None or "daemon.reloaded" in log.read_text())
+        assert process.returncode is None, log.read_text()
+        assert log.read_text().index("daemon.ready") < log.read_text().index("daemon.reloaded")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 async def test_the_socket_of_a_daemon_that_was_killed_is_nobody_and_the_next_takes_its_place(
     bridge_process: Any, tmp_path: Path
 ) -> None:
@@ -461,7 +582,10 @@ async def test_the_socket_of_a_daemon_that_was_killed_is_nobody_and_the_next_tak
     process = await bridge_process()
     await process.stop(signal.SIGKILL)
     status, _, err = await command(tmp_path)
-    assert (status, err) == (69, f"smtp-bridge: no daemon runs with the queue {tmp_path}/state/spool.db\n")
+    assert status == 69
+    assert err.startswith(
+        f"smtp-bridge: no daemon runs with the queue {tmp_path}/state/spool.db; if spool.url was changed"
+    )
 
     await process.start()
 

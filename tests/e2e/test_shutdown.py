@@ -12,7 +12,7 @@ import pytest
 
 from bridge.sandbox import Failure, Sandbox
 from tests.e2e.conftest import eventually, rest
-from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end
+from tests.smtp.raw import CAPTURE, ENVELOPE, HEADER, WHOLE, Raw, clients_end, trusting
 
 __all__ = ["clients_end"]
 TIMEOUT = "SMTP_BRIDGE_SMTP__SHUTDOWN_TIMEOUT"
@@ -78,6 +78,123 @@ async def test_who_is_talking_may_send_the_one_message_he_came_for(start_daemon:
     await raw.expect("221 2.0.0")
     await silent.expect("421 4.3.2")
     await stopping
+
+
+async def stopping(daemon: Any) -> asyncio.Task[None]:
+    """Begun, and known to all its sessions."""
+    task = asyncio.create_task(daemon.stop())
+    while not daemon.services[0].stopping:
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_who_goes_on_talking_is_not_silent_and_may_take_his_time(
+    start_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.smtp.conversation.PARTING_S", 0.4)
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(daemon.listeners[0].port)
+    silent = await Raw.greeted(daemon.listeners[0].port)
+    task = await stopping(daemon)
+    until = time.monotonic() + 0.6
+
+    while time.monotonic() < until:  # longer than anybody may be silent
+        assert await raw.say("NOOP") == "250 2.0.0 Ok"
+        await asyncio.sleep(0.02)
+    await silent.expect("421 4.3.2")
+    raw.send(WHOLE)
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    raw.send(b"QUIT\r\n")
+    await raw.expect("221 2.0.0")
+    await task
+
+
+@pytest.mark.parametrize("end", ["RSET", "EHLO client.example"])
+async def test_one_message_is_one_transaction_also_when_nothing_was_taken(end: str, start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw, other = [await Raw.greeted(daemon.listeners[0].port) for _ in range(2)]
+    assert (await other.say("MAIL FROM:<ann@example.com>")).startswith("250")  # begun before the stop
+    task = await stopping(daemon)
+
+    assert (await raw.say("MAIL FROM:<ann@example.com>")).startswith("250")
+    assert (await raw.say(end)).startswith("250")
+    assert (await raw.say("MAIL FROM:<ann@example.com>")).startswith("421 4.3.2")
+    assert (await other.say(end)).startswith("250")
+    other.send(WHOLE)
+    await other.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    assert (await other.say("MAIL FROM:<ann@example.com>")).startswith("421 4.3.2")
+    await task
+
+
+async def test_who_is_silent_in_a_login_that_began_during_the_stop_hears_421(
+    start_daemon: Any, secret_hash: str
+) -> None:
+    daemon = await start_daemon(
+        **CAPTURE,
+        SMTP_BRIDGE_USER__NAME="ann",
+        SMTP_BRIDGE_USER__PASSWORD_HASH=secret_hash,
+        SMTP_BRIDGE_SMTP__LISTENER__AUTH_WITHOUT_TLS="true",
+    )
+    raw = await Raw.greeted(daemon.listeners[0].port)
+    task = await stopping(daemon)
+    began = time.monotonic()
+
+    assert (await raw.say("AUTH LOGIN")).startswith("334")
+    await raw.expect("421 4.3.2")
+    assert time.monotonic() - began < 8
+    await task
+
+
+async def test_a_handshake_that_is_under_way_is_finished_and_its_message_taken(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE)
+    raw = await Raw.greeted(daemon.listeners[0].port)
+    raw.send(b"STARTTLS\r\n")
+    await raw.expect("220")
+    task = await stopping(daemon)
+
+    await raw.writer.start_tls(trusting())
+    assert (await raw.say("EHLO client.example")).startswith("250")
+    raw.send(WHOLE)
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    await task
+
+
+async def test_with_tls_from_the_first_octet_too(start_daemon: Any) -> None:
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__TLS="implicit")
+    (listener,) = daemon.listeners
+    raw = await Raw.connect(listener.port)
+    await eventually(lambda: listener.on_the_way == 1)
+    task = await stopping(daemon)
+
+    await raw.writer.start_tls(trusting())
+    await raw.expect("220")
+    assert (await raw.say("EHLO client.example")).startswith("250")
+    raw.send(WHOLE)
+    await raw.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+    await task
+
+
+@pytest.mark.parametrize("tls", ["implicit", "starttls"])
+async def test_who_does_not_finish_his_handshake_is_not_waited_for(
+    tls: str, start_daemon: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.smtp.arrival.HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("bridge.smtp.conversation.HANDSHAKE_S", 0.1)
+    monkeypatch.setattr("bridge.smtp.wire.LINGER_S", 0.1)
+    daemon = await start_daemon(**CAPTURE, SMTP_BRIDGE_SMTP__LISTENER__TLS=tls)
+    (listener,) = daemon.listeners
+    if tls == "implicit":
+        raw = await Raw.connect(listener.port)
+        await eventually(lambda: listener.on_the_way == 1)
+    else:
+        raw = await Raw.greeted(listener.port)
+        raw.send(b"STARTTLS\r\n")
+        await raw.expect("220")
+    began = time.monotonic()
+
+    await daemon.stop()
+    await raw.expect_end()
+    assert time.monotonic() - began < 5
 
 
 async def test_a_client_in_the_middle_of_its_login_hears_421(bridge_process: Any, secret_hash: str) -> None:

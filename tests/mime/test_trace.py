@@ -99,6 +99,7 @@ def test_received_says_who_sent_what_how_and_when() -> None:
             "Received: from [IPv6:2001:db8::1] ([IPv6:2001:db8::1])",
         ),
         (Origin(client="unix", helo=""), "Received: from unknown (local)"),
+        (Origin(client="unknown", helo="x"), "Received: from x (unknown)"),
         (Origin(client="192.0.2.7", helo="a\r\nBcc: x (y) <z>;"), "Received: from a_Bcc:_x_y_z_ ([192.0.2.7])"),
     ],
 )

@@ -111,6 +111,22 @@ async def test_idle_ones_are_not_kept_for_long(two: tuple[list[Server], list[str
         await until(lambda: server.open == 0)
 
 
+async def test_who_waits_when_they_are_closed_hears_so_and_opens_none(two: tuple[list[Server], list[str]]) -> None:
+    (server, _), (url, _) = two
+    server.gate = asyncio.Event()
+    transport = CoreTransport(max_connections=1)
+    asked = [asyncio.create_task(ask(transport, url)) for _ in range(4)]
+    await until(lambda: server.open == 1)
+    await transport.aclose()
+    server.gate.set()
+    first, *others = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert isinstance(first, httpx.TransportError)
+    assert [type(other) for other in others] == [httpx.ConnectError] * 3
+    await until(lambda: server.open == 0)
+    assert server.made == 1
+
+
 async def test_what_is_no_http_is_refused() -> None:
     async with CoreTransport() as transport:
         with pytest.raises(httpx.UnsupportedProtocol):

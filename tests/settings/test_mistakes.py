@@ -25,7 +25,8 @@ UNKNOWN_KEYS = [
         "config.toml line 8: unknown key 'provider.outcome.equal'; did you mean 'provider.outcome.equals'?",
     ),
     (CAPTURE + "zzzz = 1\n", "config.toml line 3: unknown key 'provider.zzzz'"),
-    (CAPTURE + "url = 'x'\n", "config.toml line 3: unknown key 'provider.url'"),
+    (CAPTURE + "url = 'x'\n", "config.toml line 3: kind capture has no 'url'"),
+    (REST + "api_key = 'x'\n", "config.toml line 4: kind rest has no 'api_key'; its own keys are url, method, "),
     (
         CAPTURE + "[relay]\nmode_file = 'x'\n",
         "config.toml line 4: unknown key 'relay.mode_file'; did you mean 'relay.mode'?",
@@ -59,6 +60,26 @@ def test_an_unknown_variable_is_named_with_the_nearest_one(folder: Folder, name:
     hint = f"; did you mean 'SMTP_BRIDGE_{meant}'?" if meant else ""
 
     assert folder.problems(REST, **{name: "a value"}) == [f"unknown variable 'SMTP_BRIDGE_{name}'{hint}"]
+
+
+GRAPH = {"PROVIDER__KIND": "graph", "PROVIDER__TENANT": "t", "PROVIDER__CLIENT_ID": "c", "PROVIDER__CLIENT_SECRET": "s"}
+
+
+@pytest.mark.parametrize("key", ["api_key", "api_key_file", "api_kye"])
+def test_a_variable_of_another_kind_is_not_what_was_meant(folder: Folder, key: str) -> None:
+    (problem,) = folder.problems(**GRAPH, **{f"PROVIDER__{key.upper()}": "x"})
+
+    assert problem.startswith(
+        f"SMTP_BRIDGE_PROVIDER__{key.upper()}: kind graph has no '{key}'; its own keys are tenant, client_id, "
+    )
+
+
+def test_a_variable_is_rather_one_of_its_own_kind(folder: Folder) -> None:
+    (problem,) = folder.problems(**GRAPH, PROVIDER__CLIENT_SCRET="x")
+
+    assert problem == (
+        "unknown variable 'SMTP_BRIDGE_PROVIDER__CLIENT_SCRET'; did you mean 'SMTP_BRIDGE_PROVIDER__CLIENT_SECRET'?"
+    )
 
 
 def test_all_mistakes_are_told_at_once(folder: Folder) -> None:

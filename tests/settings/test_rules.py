@@ -529,6 +529,9 @@ TWO = """
     ("text", "problem"),
     [
         ("[[route]]\nproviders = []\n", "route.providers: is empty: this mail would have nowhere to go"),
+        ("[[route]]\nrecipient = '*@x.example'\n", "route.providers: is empty: this mail would have nowhere to go"),
+        ("[[route]]\nrefuse = false\n", "route.providers: is empty: this mail would have nowhere to go"),
+        ("[[route]]\nproviders = ['main']\nrefuse = true\n", "route.refuse: is true, but the route has 'providers'"),
         ("[[route]]\nproviders = ['main', 'main']\n", "route.providers: the name 'main' is there twice"),
         ("[[route]]\nproviders = ['mian']\n", "route.providers: names 'mian', and there is none of that name"),
         ("[[route]]\nproviders = ['main']\nuser = 'x'\n", "route.user: names 'x', and there is none of that name"),

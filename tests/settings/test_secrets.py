@@ -198,6 +198,10 @@ proxy = "http://user:{SECRET}@proxy.example:3128/?k={SECRET}"
 [[user]]
 name = "ann"
 password = "{SECRET}"
+[alert]
+webhook = "https://hooks.example:8443/services/{SECRET}"
+[bounce]
+webhook = "https://hooks.example/?{SECRET}"
 """
 
 
@@ -219,6 +223,8 @@ def test_no_secret_is_seen_in_good_settings(folder: Folder) -> None:
     assert [text for text in seen if SECRET in text] == []
     assert masked(settings)["provider"][0]["url"] == "https://api.example/send?********"
     assert masked(settings)["provider"][0]["proxy"] == "http://********@proxy.example:3128/?********"
+    assert masked(settings)["alert"]["webhook"] == "https://hooks.example:8443/********"
+    assert masked(settings)["events"]["webhook"] == ""
 
 
 WRONG_PLACES = [

@@ -195,6 +195,7 @@ def test_one_route_and_one_rewrite_fit_in_the_environment(folder: Folder) -> Non
     assert (route.providers, route.sender) == (("capture",), "*@example.com")
     assert (rewrite.sender, rewrite.from_) == ("a@*", "b@example.com")
     assert folder.load(CAPTURE, ROUTE='{"providers": ["capture"]}').route[0].providers == ("capture",)
+    assert folder.load(CAPTURE, ROUTE__RECIPIENT="*@x.example", ROUTE__REFUSE="true").route[0].refuse
 
 
 @pytest.mark.parametrize(
@@ -340,3 +341,48 @@ def test_json_nested_too_deeply_is_one_line(folder: Folder, name: str) -> None:
 
 def test_a_key_nested_too_deeply_is_an_unknown_key(folder: Folder) -> None:
     assert folder.problems(".".join(["a"] * 900) + " = 1\n" + REST) == ["config.toml: unknown key 'a'"]
+
+
+# --- the listener of an image, which ranks below every setting
+
+DEFAULT = "0.0.0.0:2525"
+TWO_LISTENERS = '[[smtp.listener]]\nname = "a"\n[[smtp.listener]]\nname = "b"\naddress = "127.0.0.1:465"\n' + CAPTURE
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "addresses"),
+    [
+        (CAPTURE, {}, [DEFAULT]),
+        (CAPTURE, {"SMTP__LISTENER__TLS": "none"}, [DEFAULT]),
+        (CAPTURE, {"SMTP__LISTENER__ADDRESS": "127.0.0.1:26"}, ["127.0.0.1:26"]),
+        (CAPTURE, {"SMTP": '{"listener": [{}, {"address": ":26"}]}'}, [DEFAULT, ":26"]),
+        ('[smtp.listener]\naddress = "127.0.0.1:27"\n' + CAPTURE, {}, ["127.0.0.1:27"]),
+        ('[smtp.listener]\ntls = "none"\n' + CAPTURE, {}, [DEFAULT]),
+        (TWO_LISTENERS, {}, [DEFAULT, "127.0.0.1:465"]),
+    ],
+)
+def test_an_image_says_where_a_listener_listens_that_does_not_say_itself(
+    folder: Folder, text: str, given: dict[str, str], addresses: list[str]
+) -> None:
+    settings = folder.load(text, DEFAULT_LISTENER=DEFAULT, **given)
+
+    assert [str(listener.address) for listener in settings.smtp.listener] == addresses
+    assert not settings.implicit_capture
+
+
+def test_with_it_and_nothing_else_there_is_no_inbox_that_anybody_could_reach(folder: Folder) -> None:
+    (problem,) = folder.problems(DEFAULT_LISTENER=DEFAULT)
+
+    assert problem.startswith("the environment: provider: is missing")
+    assert folder.load(DEFAULT_LISTENER="").implicit_capture
+
+
+def test_a_mistake_in_it_has_its_name(folder: Folder) -> None:
+    (problem,) = folder.problems(CAPTURE, DEFAULT_LISTENER="everywhere")
+
+    assert problem.startswith("SMTP_BRIDGE_DEFAULT_LISTENER: smtp.listener.address: not an address")
+
+
+@pytest.mark.parametrize("smtp", ["smtp = 1\n", "[smtp]\nlistener = 1\n", "[smtp]\nlistener = [1]\n"])
+def test_what_is_no_listener_is_said_as_without_it(folder: Folder, smtp: str) -> None:
+    assert folder.problems(smtp + CAPTURE, DEFAULT_LISTENER=DEFAULT) == folder.problems(smtp + CAPTURE) != []

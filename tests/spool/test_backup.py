@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from bridge.spool.base import Claimed, SpoolError
 from bridge.spool.sqlite import SqliteSpool
 
 from .support import ANN, NOW, SENT, OpenSpool, claim, claim_one, message, record, statuses
+from .test_full_disk import mount
 
 LARGE = b"x" * 20_000  # a file
 
@@ -197,6 +200,67 @@ async def test_nothing_is_written_over_and_nothing_is_left_of_what_failed(
         back_up(path, tmp_path / "another")
 
     assert {place.name for place in tmp_path.iterdir() if place.is_dir()} <= {"there", "spool.db.d"}
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "volume"
+    place.mkdir()
+    mount("tmpfs", tmp_path / "image", place)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+async def test_a_copy_into_an_empty_mount_point(spool: SqliteSpool, opened: OpenSpool, mounted: Path) -> None:
+    mails = [message(raw=raw) for raw in (b"one", LARGE)]
+    for mail in mails:
+        await spool.put(mail)
+    (mounted / "lost+found").mkdir()
+    copied = await asyncio.to_thread(back_up, spool._bodies.root.with_suffix(""), mounted)
+
+    assert copied.messages == 2
+    assert {place.name for place in mounted.iterdir()} == {"lost+found", "spool.db", "spool.db.d"}
+    copy = await opened(path=mounted / "spool.db")
+    assert [item.message.raw for item in await claim(copy)] == [b"one", LARGE]
+    await copy.close()
+
+
+@pytest.mark.parametrize("given", [".", "../here", "link"])
+async def test_a_copy_into_the_directory_where_one_is(
+    spool: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    await spool.put(message(raw=LARGE))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    if given == "link":
+        monkeypatch.chdir(tmp_path)
+        Path(given).symlink_to(here)
+    await asyncio.to_thread(back_up, spool._bodies.root.with_suffix(""), Path(given))
+
+    assert {place.name for place in here.iterdir()} == {"spool.db", "spool.db.d"}
+    assert {place.stat().st_mode & 0o077 for place in here.iterdir()} == {0}
+    assert schema.version_of(here / "spool.db") == schema.migrations()[-1][0]
+
+
+async def test_nothing_is_left_in_a_directory_that_was_there(
+    spool: SqliteSpool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spool.put(message(raw=LARGE))
+    here, given = tmp_path / "here", Path.rename
+    here.mkdir()
+
+    def rename(place: Path, target: Path) -> Path:
+        if target == here / "spool.db":
+            assert (here / "spool.db.d").is_dir()  # before the database
+            raise OSError(errno.EIO, "cannot")
+        return given(place, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="cannot"):
+        await asyncio.to_thread(back_up, spool._bodies.root.with_suffix(""), here)
+
+    assert list(here.iterdir()) == []
 
 
 def test_an_older_spool_can_be_copied_before_it_is_migrated(path: Path, tmp_path: Path) -> None:

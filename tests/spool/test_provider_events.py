@@ -230,7 +230,7 @@ async def test_one_that_came_before_its_message_is_joined_later(spool: SqliteSpo
     noted = told("bounced")
 
     assert early.queue_id == ""
-    assert await spool.rejoin_events(since=NOW + 10, now=NOW + 60, note=lambda event: noted) == ()
+    assert await spool.rejoin_events(since=NOW + 10, now=NOW + 60, note=lambda event: noted) == []
     assert (await spool.show(queue_id) or {})["recipients"][0]["status"] == "sent"
     seen: list[Event] = []
 
@@ -241,8 +241,29 @@ async def test_one_that_came_before_its_message_is_joined_later(spool: SqliteSpo
     (heard,) = await spool.rejoin_events(since=NOW, now=NOW + 60, note=note)
     assert seen == [noted.event]
     assert (heard.queue_id, heard.status, heard.suppressed) == (queue_id, "bounced", True)
-    assert await spool.rejoin_events(since=NOW, now=NOW + 120, note=note) == ()
+    assert await spool.rejoin_events(since=NOW, now=NOW + 120, note=note) == []
     assert await spool.count_unjoined() == 0
+
+
+async def test_it_is_joined_however_many_there_are_that_never_will_be(spool: SqliteSpool) -> None:
+    mail = message(ANN, BOB)
+    earlier, noted = told("bounced", queue_id=mail.queue_id, provider_message_id=""), told("delivered", BOB)
+    await take(spool, earlier)
+    foreign = [told("bounced", event_id=f"f{n}", provider_message_id=f"foreign-{n}", queue_id="x") for n in range(30)]
+    await take(spool, *foreign, now=NOW + 10)
+    await take(spool, noted, now=NOW + 11)
+    result = replace(SENT, provider_message_id="id-1")
+    await spool.put_history(mail, {ANN: result, BOB: result})
+    asked: list[Event] = []
+
+    def note(event: Event) -> NotedEvent:
+        asked.append(event)
+        return earlier if event.kind == "bounced" else noted
+
+    heard = await spool.rejoin_events(since=NOW, now=NOW + 60, note=note, limit=10)
+    assert asked == [earlier.event, noted.event]
+    assert [(one.address, one.status) for one in heard] == [(ANN, "bounced"), (BOB, "delivered")]
+    assert await spool.count_unjoined() == 30
 
 
 async def test_one_that_comes_while_the_attempt_runs_waits_until_it_is_recorded(spool: SqliteSpool) -> None:
@@ -251,7 +272,7 @@ async def test_one_that_comes_while_the_attempt_runs_waits_until_it_is_recorded(
     claimed = await claim_one(spool)
     noted = told("bounced", queue_id=mail.queue_id)
     (early,) = await take(spool, noted)
-    assert await spool.rejoin_events(since=NOW, now=NOW + 60, note=lambda event: noted) == ()
+    assert await spool.rejoin_events(since=NOW, now=NOW + 60, note=lambda event: noted) == []
     await record(spool, claimed, SENT)
     (later,) = await spool.rejoin_events(since=NOW, now=NOW + 120, note=lambda event: noted)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.spool import schema, summaries
+from bridge.spool import listing, memory, schema, summaries
 from bridge.spool import search as searching
 from bridge.spool.base import Search, SpoolError
 from bridge.spool.ids import LENGTH, id_at, new_queue_id, time_of
@@ -304,3 +304,123 @@ def test_a_filter_holds_what_was_put_in_and_little_else() -> None:
     wrong = sum(summaries.may_hold(words, summaries.hash_of(f"other{n}")) for n in range(5000))
     assert wrong < 50
     assert not summaries.may_hold(summaries.make_filter([]), summaries.hash_of("x"))
+
+
+# --- suppressions
+
+
+def suppressed(path: Path, count: int) -> None:
+    with sqlite3.connect(path) as db:
+        rows = ((f"a{number:06}@example.org", f"Reason {number} GRÜN", NOW) for number in range(count))
+        db.executemany("INSERT INTO suppression VALUES (?, ?, 'main', ?)", rows)
+    db.close()
+
+
+def test_suppressions_are_found_by_address_and_reason_page_by_page(reader: sqlite3.Connection, path: Path) -> None:
+    suppressed(path, 10_000)
+
+    def pages(typed: str, time_s: float = 10.0) -> list[list[str]]:
+        found, after = [], ""
+        while after or not found:
+            rows, after = memory.find_suppressions(reader, typed, 4, after, time_s)
+            found.append([str(row["address"]) for row in rows])
+        return found
+
+    ends = [f"a{number:06}@example.org" for number in (999, 1999, 2999, 3999, 4999, 5999, 6999, 7999, 8999, 9999)]
+    assert pages("999@EXAMPLE") == [ends[:4], ends[4:8], ends[8:]]
+    assert pages("reason 9999") == [[ends[9]]]
+    assert len(memory.find_suppressions(reader, "GRÜN", 4, "")[0]) == 4
+    assert [one for page in pages("999@EXAMPLE", 0.0) for one in page] == ends
+    assert pages("nothing", 0.0) == [[], [], []]
+
+
+async def test_a_search_of_all_suppressions_comes_to_its_end(spool: SqliteSpool, path: Path) -> None:
+    suppressed(path, 5000)
+
+    assert await spool.find_suppressions("a000000") == ([(await spool.list_suppressions(limit=1))[0]], "")
+    assert await spool.find_suppressions("no such thing") == ([], "")
+
+
+# --- many recipients
+
+MANY = [f"u{number:03}@{'example' if number % 2 else 'other'}.org" for number in range(300)]
+
+
+async def test_of_many_recipients_the_first_are_given_and_of_all_what_numbers_say(spool: SqliteSpool) -> None:
+    results = dict.fromkeys(MANY, SENT) | {MANY[250]: BOUNCED, MANY[260]: BOUNCED, MANY[299]: deferred(NOW + 9)}
+    wide = await put(spool, "wide", *MANY, results=results)
+    plain = await put(spool, "plain", ANN, BOB, results={ANN: SENT})
+
+    one, other = (await spool.search(Search(), recipients=3)).rows
+    assert (one["queue_id"], [r["address"] for r in one["recipients"]], one["trouble"]) == (plain, [ANN, BOB], None)
+    assert (one["status"], one["recipients_total"], one["recipients_by_status"]) == (
+        "queued",
+        2,
+        {"queued": 1, "sent": 1},
+    )
+    assert [r["address"] for r in other["recipients"]] == MANY[:3]
+    assert (other["queue_id"], other["recipients_total"], other["status"]) == (wide, 300, "deferred")
+    assert other["recipients_by_status"] == {"deferred": 1, "bounced": 2, "sent": 297}
+    assert (other["trouble"]["address"], other["trouble"]["status"]) == (MANY[250], "bounced")
+    whole = (await spool.search(Search())).rows
+    assert [len(row["recipients"]) for row in whole] == [2, 300]
+    added = {"recipients", "recipients_total", "recipients_by_status", "trouble"}
+    assert {k: v for k, v in other.items() if k not in added} == {k: v for k, v in whole[1].items() if k not in added}
+    assert (await spool.search(Search(), recipients=0)).rows == [{"queue_id": plain}, {"queue_id": wide}]
+
+
+async def test_recipients_are_shown_part_by_part_with_their_events(spool: SqliteSpool) -> None:
+    wide = await put(spool, "wide", *MANY, results=dict.fromkeys(MANY, SENT))
+    whole = await spool.show(wide)
+    parts = [await spool.show_part(wide, limit=120, skip=skip) for skip in (0, 120, 240, 360)]
+
+    assert whole
+    assert [one for part in parts for one in (part or {})["recipients"]] == whole["recipients"]
+    assert [len((part or {})["events"]) for part in parts] == [120, 120, 60, 0]
+    timelines: dict[str, Any] = {}
+    for part in parts:
+        timelines |= (part or {})["timelines"]
+    assert timelines == whole["timelines"]
+    assert await spool.show_part("nothing", limit=1) is None
+
+
+async def test_words_are_sought_in_all_recipients(spool: SqliteSpool) -> None:
+    wide, plain = await put(spool, "wide", *MANY), await put(spool, "plain", ANN)
+    ids = [wide, plain]
+
+    assert await spool.mailed_to(ids, ["u299@EXAMPLE".lower()]) == {wide}
+    assert await spool.mailed_to(ids, ["u298@other", "u001"]) == {wide}
+    assert await spool.mailed_to(ids, ["u298@other", "nobody"]) == set()
+    assert await spool.mailed_to([plain], ["u298@other"]) == set()
+
+
+async def test_a_search_gives_up_within_the_messages_of_many_recipients_and_goes_on_there(
+    spool: SqliteSpool, path: Path
+) -> None:
+    for number in range(6):
+        await put(spool, f"wide {number}", *MANY)
+    last = await put(spool, "other", "zoe@example.org")
+    db = _connect_reader(path)
+    wanted = Search(address="zoe@example.org")
+
+    first = searching.search(db, wanted, 50, "", "", 0.0)
+    assert ([row["queue_id"] for row in first.rows], first.more, first.before) == ([last], True, last)
+    assert len(every(db, Search(address=MANY[299]), time_s=0.0)) == 6
+    db.close()
+
+
+def test_the_events_of_many_recipients_are_looked_at_once() -> None:
+    class Told(dict[str, Any]):
+        looked = 0
+
+        def __getitem__(self, name: str) -> Any:
+            Told.looked += 1
+            return super().__getitem__(name)
+
+    events = [Told(address=one, event="sent", provider="main") for one in MANY]
+    events += [Told(address="", event="held", provider=""), Told(address=MANY[0], event="sent", provider="main")]
+    found = listing.timelines(events, MANY)
+
+    assert [one["attempt"] for one in found[MANY[0]]] == [1, None, 2]
+    assert [one["attempt"] for one in found[MANY[9]]] == [1, None]
+    assert Told.looked < 10 * len(events)

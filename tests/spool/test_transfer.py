@@ -18,6 +18,7 @@ from bridge.spool.base import Result, SpoolError, SpoolFull
 from bridge.spool.bodies import Bodies
 from bridge.spool.ids import new_queue_id
 from bridge.spool.portable import NotPortable, Portable, parse
+from bridge.spool.retention import IMPORTED_S
 from bridge.spool.sqlite import SqliteSpool
 
 from .support import (
@@ -238,6 +239,41 @@ async def test_it_arrives_beside_a_daemon_which_is_woken(
 
     await asyncio.wait_for(woken.wait(), 5)
     assert (await claim_one(other)).message.raw == LARGE
+
+
+@pytest.mark.parametrize("raw", [b"small", LARGE], ids=["row", "file"])
+@pytest.mark.parametrize("history_s", [0.0, 100.0])
+async def test_what_was_sent_is_not_brought_in_again_when_the_history_has_forgotten_it(
+    spool: SqliteSpool, opened: OpenSpool, tmp_path: Path, raw: bytes, history_s: float
+) -> None:
+    other = await opened(path=tmp_path / "other" / "spool.db", history_s=history_s)
+    mail = message(raw=raw)
+    await spool.put(mail)
+    taken = await carried(spool, mail.queue_id)
+    assert await other.bring_in(*taken, now=NOW)
+    await record(other, await claim_one(other), SENT)
+    await other.prune(now=NOW + 1000)
+    assert await other.show(mail.queue_id) is None
+
+    assert await other.known([mail.queue_id]) == {mail.queue_id}
+    assert not await other.bring_in(*taken, now=NOW + 1000)
+    assert await claim(other, NOW + 1000) == []
+
+
+async def test_an_import_is_known_for_a_year(spool: SqliteSpool, opened: OpenSpool, tmp_path: Path) -> None:
+    other = await opened(path=tmp_path / "other" / "spool.db", history_s=0)
+    mails = [message() for _ in range(250)]
+    for mail in mails:
+        await spool.put(mail)
+        await move(spool, other, mail.queue_id)
+    for item in await claim(other, limit=1000):
+        await record(other, item, SENT)
+    ids = {mail.queue_id for mail in mails}
+
+    await other.prune(now=NOW + IMPORTED_S - 1)
+    assert await other.known(list(ids)) == ids
+    await other.prune(now=NOW + IMPORTED_S + 1, limit=500)
+    assert await other.known(list(ids)) == set()
 
 
 async def test_a_daemon_that_starts_meanwhile_keeps_the_body_file(tmp_path: Path) -> None:

@@ -59,11 +59,16 @@ def description(path: Path) -> list[tuple[str, ...]]:
         return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
 
 
-def test_the_fixtures_are_of_earlier_schemas(tmp_path: Path) -> None:
+def test_the_fixtures_are_of_earlier_schemas_and_one_is_of_the_last(tmp_path: Path) -> None:
     for name in RELEASES:
         restored(name, tmp_path / name)
 
-    assert {schema.version_of(tmp_path / name) for name in RELEASES} < set(range(1, LATEST))
+    kept = {schema.version_of(tmp_path / name) for name in RELEASES}
+    assert kept < set(range(1, LATEST))
+    assert LATEST - 1 in kept, (
+        f"no fixture has schema {LATEST - 1}: make one with the code before {LATEST} was added, "
+        f"python -m tests.spool.make_fixture TREE schema-{LATEST - 1:02} (tests/spool/make_fixture.py)"
+    )
 
 
 @pytest.mark.parametrize("name", RELEASES)

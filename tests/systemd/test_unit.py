@@ -52,7 +52,7 @@ def test_systemd_understands_every_key(tmp_path: Path) -> None:
     service, plain, low = (
         tmp_path / name for name in ("smtp-bridge.service", "smtp-bridge.socket", "smtp-bridge@465.socket")
     )
-    service.write_text(re.sub("(?m)^ExecStart=.*$", f"ExecStart={sys.executable} run", UNIT.read_text()))
+    service.write_text(re.sub("(?m)^(Exec[A-Za-z]+)=[^ ]+", rf"\1={sys.executable}", UNIT.read_text()))
     plain.write_bytes((UNITS / "smtp-bridge.socket").read_bytes())
     low.write_bytes((UNITS / "smtp-bridge@.socket").read_bytes())
 
@@ -88,6 +88,7 @@ def test_it_runs_as_a_user_of_its_own_with_a_state_directory(service: configpars
     assert service["DynamicUser"] == "yes"
     assert service["StateDirectory"] == "smtp-bridge"
     assert service["ExecStart"].endswith("/bin/smtp-bridge run")
+    assert service["ExecReload"] == service["ExecStart"].replace(" run", " reload")
     assert service["EnvironmentFile"].startswith("-")
     assert service["LoadCredential"] == "secrets:/etc/smtp-bridge/secrets"
 

@@ -9,9 +9,12 @@ import httpx
 import pytest
 
 from bridge.web.keys import new_key
+from tests.leaks import watch
 
 CAPTURE = {"SMTP_BRIDGE_PROVIDER__KIND": "capture"}
 KEYS = {scope: new_key() for scope in ("send", "read", "manage")}
+for key, _ in KEYS.values():
+    watch.plant(key)
 
 
 def keys(*scopes: str) -> str:

@@ -15,6 +15,7 @@ from bridge.reply import Reply
 from bridge.spool.base import Result
 from bridge.spool.ids import new_queue_id, time_of
 from bridge.web import operations
+from tests.e2e.conftest import eventually
 from tests.web.conftest import CAPTURE, KEYS, bearer, keys
 
 ANN, BOB = "ann@example.com", "bob@example.net"
@@ -380,3 +381,27 @@ async def test_a_retry_through_another_provider_is_sent_by_that_one(start_web: A
         ("rerouted", None),
         ("sent", 2),
     ]
+
+
+MANY = [f"u{number:03}@example.org" for number in range(150)]
+
+
+async def test_of_many_recipients_the_list_gives_some_and_a_message_all_of_them_in_pages(site: Site) -> None:
+    queue_id = await put(site.daemon, "wide", dict.fromkeys(MANY, SENT) | {MANY[99]: BOUNCED}, keep=False)
+
+    (row,) = (await site.get("/messages", limit="500")).json()["messages"]
+    assert [one["address"] for one in row["recipients"]] == MANY[:20]
+    assert (row["recipients_total"], row["trouble"]["address"], row["status"]) == (150, MANY[99], "bounced")
+    first = (await site.get(f"/messages/{queue_id}")).json()
+    assert ([one["address"] for one in first["recipients"]], set(first["timelines"])) == (MANY[:100], set(MANY[:100]))
+    second = (await site.get(f"/messages/{queue_id}", page="2")).json()
+    assert ([one["address"] for one in second["recipients"]], len(second["events"])) == (MANY[100:], 50)
+    whole = (await site.get(f"/messages/{queue_id}", limit="1000")).json()
+    assert len(whole["recipients"]) == whole["recipients_total"] == 150
+    await eventually(lambda: site.daemon.budget.used == 0)
+    for params, field in (({"limit": "1001"}, "limit"), ({"page": "0"}, "page")):
+        assert error_of(await site.get(f"/messages/{queue_id}", **params)) == (422, "invalid", field)
+    door = (await site.client.get(f"/messages/{queue_id}?limit=60&page=3", headers=bearer("read"))).json()
+    assert ([one["address"] for one in door["recipients"]], door["recipients_total"]) == (MANY[120:], 150)
+    (line,) = [json.loads(text) for text in (await site.get("/export")).text.splitlines()]
+    assert [one["address"] for one in line["recipients"]] == MANY

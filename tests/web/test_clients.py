@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from bridge.config.load import SettingsError, load_settings
-from bridge.web.clients import Forwarded, client_told, read_address
+from bridge.web.clients import UNKNOWN, Forwarded, client_told, read_address
 from bridge.web.pages.sign_in import FREE_TRIES
+from tests.conftest import environment
 from tests.web.conftest import bearer, keys
 from tests.web.pages.conftest import CAPTURE, SIGNED, Browser
 from tests.web.pages.test_sign_in import tried
@@ -27,14 +28,15 @@ TRUSTING = {"SMTP_BRIDGE_HTTP__TRUSTED_PROXIES": "127.0.0.1/32,10.0.0.0/8"}
         ("6.6.6.6, 192.0.2.7", "192.0.2.7"),  # the client claims to be a proxy of somebody
         ("6.6.6.6, 192.0.2.7, 10.0.0.3, 127.0.0.2", "192.0.2.7"),
         ("10.0.0.4, 10.0.0.3", "10.0.0.4"),  # all are ours: the one that was first
-        ("192.0.2.7, unknown, 10.0.0.3", "10.0.0.3"),  # what is no address ends what can be believed
-        ("192.0.2.7, , 10.0.0.3", "10.0.0.3"),
+        ("192.0.2.7, unknown, 10.0.0.3", UNKNOWN),  # one of ours does not know for whom it asks
+        ("192.0.2.7, , 127.0.0.1", UNKNOWN),
         ("192.0.2.7:4711", "192.0.2.7"),
         ("[2001:db8::7]:4711, fd00::1", "2001:db8::7"),
         ("::ffff:192.0.2.7, ::ffff:10.0.0.3", "192.0.2.7"),
-        ("fe80::1%eth0", ""),
-        ("unknown", ""),
-        ("", ""),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%eth0]:4711", "fe80::1"),
+        ("unknown", UNKNOWN),
+        ("", UNKNOWN),
         (", ".join(["192.0.2.7", *["10.0.0.3"] * 1000]), "10.0.0.3"),
     ],
 )
@@ -94,8 +96,28 @@ async def test_over_a_unix_socket_whoever_connects_is_the_proxy(start_web: Any, 
 async def test_a_page_that_is_open_to_this_machine_is_not_so_through_its_proxy(start_web: Any) -> None:
     _, client = await start_web(config=CAPTURE, **TRUSTING)
 
-    assert (await client.get("/api/v1/status")).status_code == 200
     assert (await client.get("/api/v1/status", headers=from_("127.0.0.1"))).status_code == 200
+    for told in ("192.0.2.7", "fe80::1%eth0", "unknown", "", "unknown, 127.0.0.1"):
+        assert (await client.get("/api/v1/status", headers=from_(told))).status_code == 401, told
+    assert (await client.get("/api/v1/status")).status_code == 401
+
+
+@pytest.mark.parametrize(("variables", "status"), [({}, 200), (TRUSTING, 401)])
+async def test_over_a_unix_socket_it_is_open_where_no_proxy_is_named(
+    start_web: Any, tmp_path: Any, variables: dict[str, str], status: int
+) -> None:
+    path = str(tmp_path / "http.sock")
+    await start_web(config=CAPTURE, **variables, SMTP_BRIDGE_HTTP__ADDRESS=f"unix:{path}")
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), base_url="http://localhost") as client:
+        assert (await client.get("/api/v1/status")).status_code == status
+
+
+async def test_other_proxies_hold_from_a_reload_on(start_web: Any, tmp_path: Any) -> None:
+    daemon, client = await start_web(config=CAPTURE)
+    assert (await client.get("/api/v1/status", headers=from_("192.0.2.7"))).status_code == 200
+    variables = environment(tmp_path, **TRUSTING, SMTP_BRIDGE_HTTP__ADDRESS="127.0.0.1:0")
+
+    assert await daemon.reload(load_settings(environ=variables, cwd=tmp_path)) == []
     assert (await client.get("/api/v1/status", headers=from_("192.0.2.7"))).status_code == 401
 
 
@@ -108,7 +130,7 @@ async def test_https_is_what_the_proxy_says() -> None:
         await send({"type": "http.response.body", "body": b""})
 
     for peer, scheme in (("127.0.0.1", "https"), ("127.0.0.1", "gopher"), ("192.0.2.1", "https")):
-        transport = httpx.ASGITransport(Forwarded(tell, proxies=PROXIES), client=(peer, 1))
+        transport = httpx.ASGITransport(Forwarded(tell, proxies=lambda: PROXIES), client=(peer, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
             await client.get("/", headers={"X-Forwarded-Proto": scheme})
 

@@ -15,7 +15,6 @@ from bridge.config.settings import Settings
 from bridge.content import Content
 from bridge.delivery.choice import Dispatchers
 from bridge.delivery.preparation import Preparation
-from bridge.delivery.routing import NO_ROUTE
 from bridge.mime.parse import Limits as MimeLimits
 from bridge.mime.parse import parse
 from bridge.model import Envelope, Origin
@@ -131,9 +130,7 @@ def _recipients(settings: Settings, dispatchers: Dispatchers) -> CheckRecipient:
     replaces: Callable[[], bool] = lambda: bool(settings.relay.from_ or settings.relay.rewrite)  # noqa: E731
 
     def check(user: str, listener: str, sender: str, recipient: str) -> Reply | None:
-        if not sender or replaces():
-            return None
-        route = dispatchers.route(user=user, listener=listener, sender=sender, recipient=recipient)
-        return None if route else NO_ROUTE
+        known = "" if replaces() else sender
+        return dispatchers.refusal(user=user, listener=listener, sender=known, recipient=recipient)
 
     return check

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 PREFIX = "SMTP_BRIDGE_"
 SYSTEM_CONFIG = Path("/etc/smtp-bridge/config.toml")
+DEFAULT_LISTENER = f"{PREFIX}DEFAULT_LISTENER"  # of a listener without an address, as in the image
 DEFAULT = "127.0.0.1:2525"
 INBOX = "127.0.0.1:8025"  # of a daemon without any settings
 _TRUE = ("true", "1", "yes", "on", "y", "t")
@@ -34,21 +35,24 @@ class NoDoor(Exception):
     """There is none, or it cannot be found out; the text is one line."""
 
 
-def find_door(config: str, environ: Mapping[str, str], cwd: Path) -> Door:
-    """Raises NoDoor."""
+def find_door(config: str, environ: Mapping[str, str], cwd: Path, *, smtp: bool = False) -> Door:
+    """`smtp`: of a listener, also where there is an HTTP side. Raises NoDoor."""
     tree = _read_file(config or environ.get(f"{PREFIX}CONFIG", ""), cwd)
     given = {name: value for name, value in environ.items() if name.startswith(PREFIX) and "__" in name}
     given |= {
         name: environ[name] for name in (f"{PREFIX}SMTP", f"{PREFIX}HTTP", f"{PREFIX}PROVIDER") if name in environ
     }
-    if tree is None and not given:
+    default = environ.get(DEFAULT_LISTENER, "")
+    if tree is None and not given and not default and not smtp:
         return Door("http", INBOX)
-    if address := _connectable(_http_address(tree or {}, given)):
+    if not smtp and (address := _connectable(_http_address(tree or {}, given))):
         return Door("http", address)
     # One that waits for a PROXY header may take no connections from here: the others are better asked.
-    doors = sorted(_smtp_doors(tree or {}, given), key=lambda door: door.proxied)
+    doors = sorted(_smtp_doors(tree or {}, given, default or DEFAULT), key=lambda door: door.proxied)
     if not doors:
-        raise NoDoor("no listener has an address of its own that could be asked: set http.address")
+        raise NoDoor(
+            "no listener has an address of its own that could be asked" + ("" if smtp else ": set http.address")
+        )
     return doors[0]
 
 
@@ -71,7 +75,7 @@ def _http_address(tree: Mapping[str, Any], given: Mapping[str, str]) -> str:
     return str(given.get(f"{PREFIX}HTTP__ADDRESS", found) or "")
 
 
-def _smtp_doors(tree: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[Door]:
+def _smtp_doors(tree: Mapping[str, Any], given: Mapping[str, str], default: str) -> Iterator[Door]:
     smtp = _table(given, "SMTP", tree.get("smtp"))
     listed = _table(given, "SMTP__LISTENER", smtp.get("listener") if isinstance(smtp, dict) else None)
     tables = listed if isinstance(listed, list) else [listed]
@@ -79,7 +83,7 @@ def _smtp_doors(tree: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[D
     more = {key: given[name] for key, name in own.items() if name in given}
     for table in tables or [{}]:
         listener = {**(table if isinstance(table, dict) else {}), **more}
-        if address := _connectable(str(listener.get("address") or DEFAULT)):
+        if address := _connectable(str(listener.get("address") or default)):
             proxied = str(listener.get("proxy_protocol", "")).strip().lower() in _TRUE
             yield Door("smtp", address, tls=listener.get("tls") == "implicit", proxied=proxied)
 

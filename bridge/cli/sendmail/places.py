@@ -15,6 +15,7 @@ from bridge.cli.sendmail.failure import Failure
 
 ADDRESS_VARIABLE = "SMTP_BRIDGE_SENDMAIL_ADDRESS"
 CONFIG_VARIABLE = "SMTP_BRIDGE_CONFIG"
+DEFAULT_LISTENER_VARIABLE = "SMTP_BRIDGE_DEFAULT_LISTENER"
 SYSTEM_CONFIG = Path("/etc/smtp-bridge/config.toml")
 DEFAULT = "127.0.0.1:2525"
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -51,7 +52,8 @@ def _listeners(config: str, environ: Mapping[str, str]) -> Sequence[Mapping[str,
             if index < 1000:
                 listeners += [{} for _ in range(index + 1 - len(listeners))]
                 listeners[index][found[2].lower()] = value
-    return listeners or [{}]
+    default = environ.get(DEFAULT_LISTENER_VARIABLE) or DEFAULT
+    return [{"address": default, **listener} for listener in listeners or [{}]]
 
 
 def _smtp_table(path: Path) -> Mapping[str, Any]:
@@ -76,7 +78,7 @@ def _usable(listener: Mapping[str, Any]) -> tuple[int, str] | None:
         return None
     if listener.get("protocol", "smtp") != "smtp" or listener.get("tls") == "implicit":
         return None
-    address = str(listener.get("address", DEFAULT))
+    address = str(listener["address"])
     if address.startswith("unix:"):
         return 0, address
     host, _, port = address.rpartition(":")

@@ -5,9 +5,10 @@ https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from bridge.providers.answers import json_of
@@ -17,6 +18,8 @@ from bridge.providers.events.signatures import check_rsa
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+T = TypeVar("T")
+
 TOLERANCE_S = 3600.0  # the time is that of the publishing, and what fails is sent again for an hour
 _TOPIC = re.compile(r"arn:aws[a-z-]{0,20}:sns:([a-z0-9-]{5,30}):[0-9]{12}:[A-Za-z0-9_.-]{1,256}")
 _SIGNED = {
@@ -25,6 +28,10 @@ _SIGNED = {
     "UnsubscribeConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
 }
 MAX_CERTIFICATES = 16
+FAILED_S = 60.0  # a certificate that could not be had is not asked for again: anybody can name one
+MAX_FAILED = 256
+AT_ONCE = 4
+_CERTIFICATE = re.compile(r"/SimpleNotificationService-[0-9a-f]{1,64}\.pem")
 
 
 def envelope_of(call: Call) -> dict[str, Any]:
@@ -58,22 +65,58 @@ def is_https_at(url: str, known: Callable[[str], bool]) -> bool:
 
 
 class Certificates:
-    """The keys by the addresses of their certificates, each fetched once."""
+    """The keys by the addresses of their certificates, each fetched once. Whoever knows the topic may name what is not there:
+    few are asked for at a time, none of them twice, and what failed not soon again."""
 
     def __init__(self, region: str) -> None:
         self._region = region
         self._keys: dict[str, RSAPublicKey] = {}
+        self._failed: dict[str, float] = {}  # until when
+        self._fetching: dict[str, asyncio.Lock] = {}
 
-    async def key(self, url: str, fetch: Fetch) -> RSAPublicKey:
+    async def key(self, url: str, fetch: Fetch, now: float) -> RSAPublicKey:
         """Raises Forged, Unverified."""
-        if not is_amazon(url, self._region) or not urlsplit(url).path.endswith(".pem"):
+        if not is_amazon(url, self._region) or not _is_certificate(url):
             raise Forged("a certificate from elsewhere")
         if url not in self._keys:
-            key = _key_of(await fetched(url, fetch))
-            while len(self._keys) >= MAX_CERTIFICATES:
-                del self._keys[next(iter(self._keys))]
-            self._keys[url] = key
+            await self._once(url, fetch, now)
         return self._keys[url]
+
+    async def _once(self, url: str, fetch: Fetch, now: float) -> None:
+        """Who comes while it is fetched waits for it."""
+        if url not in self._fetching and len(self._fetching) >= AT_ONCE:
+            raise Unverified("other certificates are being fetched")
+        lock = self._fetching.setdefault(url, asyncio.Lock())
+        try:
+            async with lock:
+                if url not in self._keys:
+                    await self._fetch(url, fetch, now)
+        finally:
+            if self._fetching.get(url) is lock and not lock.locked():
+                del self._fetching[url]
+
+    async def _fetch(self, url: str, fetch: Fetch, now: float) -> None:
+        if 0 <= self._failed.get(url, 0.0) - now <= FAILED_S:
+            raise Unverified("this certificate could not be had a moment ago")
+        try:
+            key = _key_of(await fetched(url, fetch))
+        except Unverified:
+            _keep(self._failed, url, now + FAILED_S, MAX_FAILED)
+            raise
+        self._failed.pop(url, None)
+        _keep(self._keys, url, key, MAX_CERTIFICATES)
+
+
+def _is_certificate(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(_CERTIFICATE.fullmatch(parts.path)) and url.endswith(parts.path)  # no query, no fragment
+
+
+def _keep(values: dict[str, T], name: str, value: T, most: int) -> None:
+    values.pop(name, None)
+    while len(values) >= most:
+        del values[next(iter(values))]
+    values[name] = value
 
 
 async def fetched(url: str, fetch: Fetch) -> bytes:
@@ -102,7 +145,7 @@ async def check_signed(message: dict[str, Any], call: Call, certificates: Certif
     version = text_at(message, "/SignatureVersion")
     if version not in ("1", "2"):
         raise Forged("not signed")
-    key = await certificates.key(_string(message, "SigningCertURL"), fetch)
+    key = await certificates.key(_string(message, "SigningCertURL"), fetch, call.now)
     content = "".join(
         f"{name}\n{message[name]}\n" for name in _SIGNED[message["Type"]] if message.get(name) is not None
     )

@@ -30,8 +30,8 @@ async def find(web: Web, query: Query, before: str = "", *, limit: int = PAGE) -
     """Raises SpoolError."""
     wanted, rows = _search(query), list[Row]()
     for _ in range(_ROUNDS):
-        page = await web.spool.search(wanted, limit=limit, before=before)
-        rows += [row for row in page.rows if _takes(query, row)]
+        page = await web.spool.search(wanted, limit=limit, before=before, recipients=1)
+        rows += await _those(web, query, page.rows)
         before = page.before if page.more else ""
         if len(rows) >= limit or not before:
             break
@@ -53,12 +53,14 @@ def _search(query: Query) -> Search:
     )
 
 
-def _takes(query: Query, row: Row) -> bool:
-    """The spool searches sender and recipients together; which of the two it is, is looked at here."""
-    sender = row["sender"].lower()
-    to = "\n".join(one["address"] for one in row["recipients"]).lower()
-    return _all_in(query.to, to) and _all_in(query.sender, sender)
+async def _those(web: Web, query: Query, rows: Sequence[Row]) -> list[Row]:
+    """The spool searches sender and recipients together; which of the two it is, is looked at here. Raises SpoolError."""
+    found = [row for row in rows if all(word in row["sender"].lower() for word in _words(query.sender))]
+    if not query.to or not found:
+        return found
+    mailed = await web.spool.mailed_to([row["queue_id"] for row in found], _words(query.to))
+    return [row for row in found if row["queue_id"] in mailed]
 
 
-def _all_in(values: Sequence[str], text: str) -> bool:
-    return all(word in text for value in values for word in value.lower().split())
+def _words(values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in value.lower().split()]

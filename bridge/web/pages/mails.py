@@ -81,9 +81,7 @@ def _link(**values: str) -> str:
 
 def _shown(row: Row) -> dict[str, Any]:
     """What a line of the list says. `why`: the last word of a provider, where it is not good news."""
-    recipients = row["recipients"]
-    troubled = [one for one in recipients if one["status"] in ("deferred", "bounced", "expired", "held")]
-    said = next((one for one in troubled if one["text"] or one["code"]), None)
+    recipients, said = row["recipients"], row["trouble"]
     why = " ".join(str(word) for word in (said["code"], said["enhanced"], said["text"]) if word) if said else ""
     return {
         "id": row["queue_id"],
@@ -91,10 +89,10 @@ def _shown(row: Row) -> dict[str, Any]:
         "status": row["status"],
         "sender": row["sender"] or "<>",
         "to": recipients[0]["address"] if recipients else "",
-        "others": len(recipients) - 1,
+        "others": row["recipients_total"] - 1,
         "subject": row["subject"],
         "why": why,
-        "provider": next((one["provider"] for one in recipients if one["provider"]), ""),
+        "provider": said["provider"] if said else "",
         "size": row["size"],
     }
 

@@ -37,6 +37,8 @@ VIEWS: Final = {
 }  # fmt: skip
 MAX_SHOWN: Final = 256 * 1024  # characters of a text or the source
 PAGE_COST: Final = 24  # octets for each of them: cut out, with entities in it, in the page, and encoded
+PEOPLE: Final = 50  # recipients on a page
+RECIPIENT_COST: Final = 2048  # octets of one that is read
 MAX_PARSED: Final = 64 * 1024 * 1024  # octets of a message
 MAX_COST: Final = 128 * 1024 * 1024  # and of what it and its text hold
 GONE: Final = "The content of this message is not kept any more"
@@ -93,12 +95,12 @@ class Pages:
 
     async def show(self, request: Request) -> Response:
         viewer(self._web, request)
-        row = await self._row(request)
+        row, page = await self._part(request)
         async with self._opened(row, views=True) as opened:
             email = opened.email
             view = self._view(request, opened)
             values: dict[str, Any] = {
-                **_delivery(row),
+                **_delivery(row, page),
                 "said": said(request),
                 "opened": opened,
                 "email": email,
@@ -129,7 +131,9 @@ class Pages:
         if view == "text":
             return {"text": email.text[:MAX_SHOWN], "cut": len(email.text) > MAX_SHOWN}
         if view == "request":
-            made = await self._work(len(email.raw), lambda: self._requests(row, email))
+            (whole_row,) = await self._whole(row)
+            opened.charge(len(whole_row["recipients"]) * RECIPIENT_COST)
+            made = await self._work(len(email.raw), lambda: self._requests(whole_row, email))
             opened.charge(sum(len(one.body) for _, shown in made for one in shown) * PAGE_COST)
             return {"calls": made}
         return {}
@@ -146,7 +150,7 @@ class Pages:
     async def delivery(self, request: Request) -> Response:
         """What became of it, as a fragment for the script."""
         viewer(self._web, request)
-        return render(self._web, request, "message_delivery.html", **_delivery(await self._row(request)))
+        return render(self._web, request, "message_delivery.html", **_delivery(*await self._part(request)))
 
     async def html(self, request: Request) -> Response:
         """The document inside the frame."""
@@ -189,16 +193,33 @@ class Pages:
 
     # what it works with
 
-    async def _row(self, request: Request) -> Row:
-        """Raises Problem 404 and 503."""
+    async def _part(self, request: Request) -> tuple[Row, int]:
+        """The message with the recipients of the page that is asked for, and its number. Raises Problem 404 and 503."""
+        asked = request.query_params.get("people", "")
+        page = int(asked) if asked.isascii() and asked.isdigit() and 0 < len(asked) < 8 else 1
+        return await self._row(request, limit=PEOPLE, skip=PEOPLE * (max(page, 1) - 1)), max(page, 1)
+
+    async def _row(self, request: Request, *, limit: int = 0, skip: int = 0) -> Row:
+        """With so many recipients. Raises Problem 404 and 503."""
         queue_id = request.path_params["id"]
+        known = _ID.fullmatch(queue_id)
         try:
-            row = await self._web.spool.show(queue_id) if _ID.fullmatch(queue_id) else None
+            row = await self._web.spool.show_part(queue_id, limit=limit, skip=skip) if known else None
         except SpoolError as error:
             raise Problem(503, f"The spool cannot be read: {error}") from None
         if row is None:
             raise Problem(404, "There is no such message, or its history is over")
         return row
+
+    async def _whole(self, row: Row) -> Sequence[Row]:
+        """With all its recipients. Raises Problem 404 and 503."""
+        try:
+            found = await self._web.spool.messages([row["queue_id"]])
+        except SpoolError as error:
+            raise Problem(503, f"The spool cannot be read: {error}") from None
+        if not found:
+            raise Problem(404, "There is no such message, or its history is over")
+        return found
 
     async def _stored(self, row: Row) -> tuple[StoredBody, Callable[[], None]] | None:
         """Raises Problem 503."""
@@ -295,9 +316,12 @@ class Pages:
         return found
 
 
-def _delivery(row: Row) -> dict[str, Any]:
+def _delivery(row: Row, page: int) -> dict[str, Any]:
+    """`page`: of its recipients, from 1 on."""
     return {
         "row": row,
+        "page": page,
+        "pages": max(1, -(-row["recipients_total"] // PEOPLE)),
         "people": people(row),
         "general": [event for event in row["events"] if not event["address"]],
         "waits": row["status"] in UNRESOLVED,

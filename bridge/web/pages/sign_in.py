@@ -64,7 +64,7 @@ class Throttle:
 
 
 def client_of(request: Request) -> str:
-    """The address, of IPv6 its /64; "" for a unix socket."""
+    """The address, of IPv6 its /64; "" for a unix socket, "unknown" where a proxy of ours does not say."""
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)
@@ -138,5 +138,5 @@ def _form(web: Web, request: Request, there: str, wrong: str = "", status: int =
 
 
 def _set(answer: Response, request: Request, name: str, value: str, seconds: int, *, path: str = "/") -> None:
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto", "").lower() == "https"
+    secure = request.url.scheme == "https"  # as a proxy of ours says (web/clients.py)
     answer.set_cookie(name, value, max_age=seconds, path=path, httponly=True, samesite="strict", secure=secure)

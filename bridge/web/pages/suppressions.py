@@ -18,7 +18,6 @@ from bridge.web.errors import Problem
 from bridge.web.pages.layout import Form, posted, render, route, viewer
 
 PAGE = 100
-_READ_AT_ONCE = 1000
 MAX_REASON = 200  # characters
 HERE = "/suppressions"
 SAID: Mapping[str, str] = {
@@ -72,10 +71,10 @@ async def _page(web: Web, request: Request, *, form: Form | None = None, wrong: 
     """`form`: what was entered, and is wrong."""
     wanted = request.query_params.get("q", "").strip()[:MAX_REASON]
     try:
-        rows = await find(web, wanted, request.query_params.get("after", ""), PAGE + 1)
+        rows, after = await find(web, wanted, request.query_params.get("after", ""))
     except SpoolError as error:
         raise Problem(503, f"The spool cannot be read: {error}") from None
-    more = {"q": wanted, "after": rows[PAGE - 1]["address"]} if len(rows) > PAGE else {}
+    more = {"q": wanted, "after": after} if after else {}
     return render(
         web,
         request,
@@ -83,7 +82,8 @@ async def _page(web: Web, request: Request, *, form: Form | None = None, wrong: 
         here="suppressions",
         status=422 if wrong else 200,
         q=wanted,
-        rows=rows[:PAGE],
+        rows=rows,
+        partial=bool(after) and len(rows) < PAGE,
         more=f"{HERE}?{urlencode(more)}" if more else "",
         first=not request.query_params.get("after"),
         said=SAID.get(request.query_params.get("said", ""), ""),
@@ -93,16 +93,10 @@ async def _page(web: Web, request: Request, *, form: Form | None = None, wrong: 
     )
 
 
-async def find(web: Web, wanted: str, after: str, limit: int) -> Sequence[Mapping[str, Any]]:
-    """By address, those after `after`; without `wanted` all, else those in whose address or reason it stands."""
-    wanted = wanted.lower()
-    if not wanted:
-        return await web.spool.list_suppressions(limit=limit, after=after)
-    found: list[Mapping[str, Any]] = []
-    while len(found) < limit:
-        rows = await web.spool.list_suppressions(limit=_READ_AT_ONCE, after=after)
-        found += [row for row in rows if wanted in row["address"] or wanted in row["reason"].lower()]
-        if len(rows) < _READ_AT_ONCE:
-            break
-        after = rows[-1]["address"]
-    return found[:limit]
+async def find(web: Web, wanted: str, after: str) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """A page of them, by address, of those after `after`; and where the next one begins, "" at the end. Without `wanted` all,
+    else those in whose address or reason it stands."""
+    if wanted:
+        return await web.spool.find_suppressions(wanted, limit=PAGE, after=after)
+    rows = await web.spool.list_suppressions(limit=PAGE + 1, after=after)
+    return rows[:PAGE], rows[PAGE - 1]["address"] if len(rows) > PAGE else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from dataclasses import replace
 from typing import Any
@@ -215,6 +216,8 @@ async def test_a_batch_is_read_event_by_event_and_what_is_none_of_ours_is_counte
 
 # --- SNS
 
+PEM = "/SimpleNotificationService-1.pem"
+
 
 async def test_the_older_signature_of_sns_is_taken_as_well() -> None:
     headers, body = signing.sns(hard_bounce("ses"), NOW, version="1", Subject="Amazon SES")
@@ -225,16 +228,21 @@ async def test_the_older_signature_of_sns_is_taken_as_well() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://sns.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com.evil.example/a.pem",
-        "https://evil.example/sns.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com@evil.example/a.pem",
-        "https://evil.example#@sns.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com:8443/a.pem",
-        "https://sns.us-east-1.amazonaws.com/a.pem",
-        "https://s3.eu-west-1.amazonaws.com/a.pem",
-        "https://sns.eu-west-1.amazonaws.com/a.txt",
-        "https://sns.eu-west-1.amazonaws.com\\@evil.example/a.pem",
+        f"http://sns.eu-west-1.amazonaws.com{PEM}",
+        f"https://sns.eu-west-1.amazonaws.com.evil.example{PEM}",
+        f"https://evil.example/sns.eu-west-1.amazonaws.com{PEM}",
+        f"https://sns.eu-west-1.amazonaws.com@evil.example{PEM}",
+        f"https://evil.example#@sns.eu-west-1.amazonaws.com{PEM}",
+        f"https://sns.eu-west-1.amazonaws.com:8443{PEM}",
+        f"https://sns.us-east-1.amazonaws.com{PEM}",
+        f"https://s3.eu-west-1.amazonaws.com{PEM}",
+        "https://sns.eu-west-1.amazonaws.com/a.pem",
+        "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.txt",
+        "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-x.pem",
+        "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem?n=1",
+        "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-1.pem#n",
+        "https://sns.eu-west-1.amazonaws.com/a/../SimpleNotificationService-1.pem",
+        f"https://sns.eu-west-1.amazonaws.com\\@evil.example{PEM}",
         "https://[::1/a.pem",
         "file:///etc/passwd.pem",
         "",
@@ -254,7 +262,7 @@ async def test_another_topic_is_forged_before_anything_is_fetched() -> None:
         await receive("ses", Call(headers=headers, body=body, now=NOW), nothing)
 
 
-async def test_a_certificate_is_fetched_once_and_what_is_none_is_asked_for_again() -> None:
+async def test_a_certificate_is_fetched_once_and_what_is_none_is_asked_for_again_after_a_minute() -> None:
     hook, fetched = build_hook("ses", settings("ses")), []
 
     async def fetch(url: str) -> bytes:
@@ -263,12 +271,40 @@ async def test_a_certificate_is_fetched_once_and_what_is_none_is_asked_for_again
             raise OSError("no route")
         return b"no certificate" if len(fetched) == 2 else signing.certificate()
 
-    for _ in range(2):
+    def at(now: float) -> Call:
+        return replace(call("ses", hard_bounce("ses")), now=now)
+
+    for now in (NOW, NOW + 59, NOW + 61, NOW + 100):
         with pytest.raises(Unverified):
-            await hook.receive(call("ses", hard_bounce("ses")), fetch)
+            await hook.receive(at(now), fetch)
+    assert len(fetched) == 2
     for _ in range(3):
-        assert (await hook.receive(call("ses", hard_bounce("ses")), fetch)).events
+        assert (await hook.receive(at(NOW + 122), fetch)).events
     assert len(fetched) == 3
+
+
+async def test_certificates_are_fetched_few_at_a_time_and_none_of_them_twice() -> None:
+    hook, fetched, gate = build_hook("ses", settings("ses")), [], asyncio.Event()
+
+    async def fetch(url: str) -> bytes:
+        fetched.append(url)
+        await gate.wait()
+        return signing.certificate()
+
+    def naming(number: int) -> Call:
+        url = signing.CERTIFICATE.replace("-1.pem", f"-{number:x}.pem")
+        headers, body = signing.sns(hard_bounce("ses"), NOW, SigningCertURL=url)
+        return Call(headers=headers, body=body, now=NOW)
+
+    calls = [asyncio.create_task(hook.receive(naming(number % 4), fetch)) for number in range(12)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unverified, match="other certificates"):
+        await hook.receive(naming(4), fetch)
+    gate.set()
+    assert all(received.events for received in await asyncio.gather(*calls))
+    assert sorted(fetched) == sorted(set(fetched))
+    assert len(fetched) == 4
+    assert (await hook.receive(naming(4), fetch)).events
 
 
 async def test_a_notification_of_an_hour_ago_is_a_replay() -> None:

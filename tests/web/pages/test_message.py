@@ -464,3 +464,29 @@ async def test_nothing_of_a_mail_becomes_markup_of_the_page(start_web: Any) -> N
 
     await asyncio.to_thread(check)
     assert number >= 6
+
+
+async def test_many_recipients_are_shown_in_pages(start_web: Any) -> None:
+    daemon, client = await start_web(config=CAPTURE)
+    people = tuple(f"u{number:03}@example.org" for number in range(120))
+    now = daemon.clock.now()
+    message = Message(
+        queue_id=new_queue_id(), envelope=Envelope(reverse_path="", recipients=people), raw=b"Subject: x\r\n\r\nx\r\n",
+        created_at=now, expires_at=now + 1000,
+    )  # fmt: skip
+    sent = Result(status="sent", reply=Reply(250, "2.0.0", "Ok"), provider="main")
+    bad = Result(status="bounced", reply=Reply(550, "5.1.1", "No such user"), provider="main")
+    await daemon.spool.put_history(message, dict.fromkeys(people, sent) | {people[110]: bad})
+    browser, path = Browser(client), f"/mail/{message.queue_id}?view=delivery"
+
+    seen = []
+    while path:
+        page = await browser.get(path)
+        assert "120 recipients: 1 bounced, 119 sent" in page.text
+        seen.append([one for one in people if one in page.text])
+        path = next((a["href"] for a in page.all("a", rel="next")), "")
+    assert seen == [list(people[:50]), list(people[50:100]), list(people[100:])]
+    listed = await browser.get("/")
+    assert "u000@example.org and 119 more" in listed.text
+    assert "main: 550 5.1.1 No such user" in listed.text
+    assert (await browser.get("/?q=to:u119")).ids == [message.queue_id]

@@ -32,7 +32,7 @@ async def test_a_page_leads_to_the_sign_in_and_back(start_web: Any) -> None:
 
 
 async def test_the_cookie_is_for_this_site_and_no_script(start_web: Any) -> None:
-    _, client = await start_web(config=SIGNED)
+    _, client = await start_web(config=SIGNED, SMTP_BRIDGE_HTTP__TRUSTED_PROXIES="127.0.0.1/32")
     browser = Browser(client)
 
     plain = await tried(browser, KEYS["manage"][0])
@@ -42,7 +42,16 @@ async def test_the_cookie_is_for_this_site_and_no_script(start_web: Any) -> None
     }  # fmt: skip
     client.cookies.clear()
     behind = await tried(browser, KEYS["manage"][0], headers={"X-Forwarded-Proto": "https"})
-    assert all("secure" in one.lower() for one in behind.headers.get_list("set-cookie") if one.startswith(f"{COOKIE}="))
+    (cookie,) = [one for one in behind.headers.get_list("set-cookie") if one.startswith(f"{COOKIE}=")]
+    assert "; secure" in cookie.lower()
+
+
+async def test_https_is_believed_of_a_proxy_of_ours_alone(start_web: Any) -> None:
+    _, client = await start_web(config=SIGNED)
+    answer = await tried(Browser(client), KEYS["manage"][0], headers={"X-Forwarded-Proto": "https"})
+
+    assert answer.status_code == 303
+    assert not any("secure" in one.lower() for one in answer.headers.get_list("set-cookie"))
 
 
 async def test_a_key_that_may_only_send_or_is_unknown_opens_nothing(start_web: Any) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import smtplib
+import sqlite3
 from typing import Any
 
 import pytest
 
+from bridge.spool import memory
 from tests.web.pages.conftest import SIGNED, Browser
 
 SENDER = "shop@example.org"
@@ -69,6 +71,23 @@ async def test_a_part_of_the_address_or_of_the_reason_finds_it_page_by_page(star
     assert first.text.count("@example.org") == 100
     (more,) = first.all("a", rel="next")
     assert (await browser.get(more["href"])).text.count("@example.org") == 3
+
+
+async def test_a_search_that_finds_none_in_time_says_where_it_goes_on(
+    start_web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, browser = await signed(start_web, "read")
+    with sqlite3.connect(daemon.settings.spool_path) as db:
+        rows = ((f"a{number:04}@example.org", "gone", 1.8e9) for number in range(5000))
+        db.executemany("INSERT INTO suppression VALUES (?, ?, 'main', ?)", rows)
+    db.close()
+    monkeypatch.setattr(memory.find_suppressions, "__defaults__", (0.0,))
+
+    first = await browser.get("/suppressions?q=a4999")
+    assert "Nothing was found so far" in first.text
+    assert "Nothing found" not in first.text
+    (more,) = first.all("a", rel="next")
+    assert "a4999@example.org" in (await browser.get(more["href"])).text
 
 
 @pytest.mark.parametrize("path", ["/suppressions/add", "/suppressions/remove"])

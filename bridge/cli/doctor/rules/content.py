@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bridge.cli.doctor.content import wrong_end
 from bridge.cli.doctor.dialogue import Delivered, Dialogue, Setup, Stall
 from bridge.cli.doctor.findings import Finding, Setting, listener
+from bridge.delivery.preparation import SENDER_NOT_ALLOWED as FROM_NOT_ALLOWED
 from bridge.mime.sender import is_usable
 from bridge.reply import MESSAGE_TOO_BIG
 from bridge.smtp import replies
@@ -112,7 +113,7 @@ def missing(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
 
 
 def verdict(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
-    known = (MESSAGE_TOO_BIG, replies.BARE_NEWLINE)
+    known = (MESSAGE_TOO_BIG, replies.BARE_NEWLINE, FROM_NOT_ALLOWED)  # other rules tell of these
     for delivered in dialogue.all(Delivered):
         if delivered.refusal and delivered.refusal not in known:
             yield Finding(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from bridge.cli.doctor.dialogue import Command, Dialogue, Login, Setup
+from bridge.cli.doctor.dialogue import Command, Delivered, Dialogue, Login, Setup
 from bridge.cli.doctor.findings import Finding, Setting, listener
+from bridge.delivery.preparation import SENDER_NOT_ALLOWED as FROM_NOT_ALLOWED
+from bridge.reply import Reply
 from bridge.smtp import replies
 from bridge.smtp.policy import address_of, is_allowed
 
@@ -213,19 +215,28 @@ def host(client: str) -> str:
 
 
 def sender(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
+    """Of MAIL, and the From in the message, which is held against the same patterns."""
     refused = dialogue.refused(replies.SENDER_NOT_ALLOWED, to=("MAIL",))
     login = next((login for login in dialogue.all(Login) if login.right), None)
-    if refused is None or login is None:
+    if login is None:
         return
-    address = bracketed(refused)
-    yield Finding(
+    if refused:
+        yield _not_allowed(login.name, "send as", bracketed(refused), replies.SENDER_NOT_ALLOWED)
+    for delivered in dialogue.all(Delivered):
+        if delivered.refusal == FROM_NOT_ALLOWED and delivered.sender:
+            yield _not_allowed(login.name, "write From", delivered.sender, FROM_NOT_ALLOWED)
+            return
+
+
+def _not_allowed(name: str, what: str, address: str, reply: Reply) -> Finding:
+    return Finding(
         rule="sender",
         weight="change",
-        says=f"{login.name!r} may not send as {address} (`senders` of the user).",
-        reply=replies.SENDER_NOT_ALLOWED,
+        says=f"{name!r} may not {what} {address} (`senders` of the user).",
+        reply=reply,
         do=("Or on the device: enter a sender (From, reply) address that the user may send as.",),
         settings=(
-            Setting(table="user", key="name", value=login.name),
+            Setting(table="user", key="name", value=name),
             Setting(table="user", key="senders", value=(address,), remark="beside what stands there"),
         ),
     )

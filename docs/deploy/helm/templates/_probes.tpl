@@ -9,15 +9,10 @@ exec:
 {{- end }}
 {{- end }}
 
+{{- /* Whether clients may connect. Not /readyz: while a provider refuses the account, mail that comes in waits; it is not turned away. */ -}}
 {{- define "smtp-bridge.ready" -}}
-{{- if .Values.http.enabled -}}
-httpGet:
-  path: /readyz
-  port: http
-{{- else -}}
 exec:
-  command: [smtp-bridge, health, --ready]
-{{- end }}
+  command: [smtp-bridge, health, --ready, --smtp]
 {{- end }}
 
 {{- /* A dict of Secrets, by the volume and the directory below /run/secrets that each is. */ -}}
@@ -26,6 +21,6 @@ exec:
 {{- with .Values.provider.secret.name }}{{ $_ := set $found "provider" . }}{{ end }}
 {{- with .Values.smtp.tlsSecret }}{{ $_ := set $found "tls" . }}{{ end }}
 {{- with .Values.extraSecret }}{{ $_ := set $found "extra" . }}{{ end }}
-{{- if .Values.http.enabled }}{{ $_ := set $found "http" .Values.http.keySecret.name }}{{ end }}
+{{- if .Values.http.enabled }}{{ with .Values.http.keySecret.name }}{{ $_ := set $found "http" . }}{{ end }}{{ end }}
 {{- toJson $found }}
 {{- end }}
