@@ -141,12 +141,14 @@ def check(
     ] = False,
 ) -> None:
     """Print what the settings come to, secrets masked; or a line for each mistake, and exit status 78."""
+    from bridge.config.file import SYSTEM_CONFIG
     from bridge.config.show import masked
-    from bridge.config.warnings import warnings
+    from bridge.config.warnings import hidden_from_the_unit, warnings
 
     settings = settings_or_exit(config)
     check_certificate(settings)
-    for text in warnings(settings):
+    of_the_unit = settings.files if settings.source == str(SYSTEM_CONFIG) else ()
+    for text in (*warnings(settings), *hidden_from_the_unit(of_the_unit, SYSTEM_CONFIG.with_name("secrets"))):
         warn(f"warning: {text}")
     if online:
         from bridge.cli.online import check_online

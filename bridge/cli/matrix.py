@@ -19,14 +19,16 @@ from bridge.providers.api import ApiProvider
 from bridge.providers.catalogue import KINDS, adapter
 from bridge.providers.features import ignored
 
+NO_LIMIT = "no limit known"
+
 _HEAD = """\
 # Providers
 
 Made from the adapters by `python -m bridge.cli.matrix`; a test keeps it true. `smtp-bridge check --online` asks each
 provider whether it accepts the credentials, without sending a mail, where its API has a call for that.
 
-[A page for each](providers/README.md) has its settings one by one, its error codes and its webhooks. What holds for all of
-them:
+[A page for each](providers/README.md) has its settings one by one, its error codes and its webhooks. `secrets/` in a name is
+the directory beside the settings file ([where files lie](systemd.md#settings-and-secrets)). What holds for all of them:
 
 - Who is mailed stands in the envelope. **raw**: the MIME message goes as it is, so signed and encrypted mail,
   invitations and everything else in it arrive. With *own envelope* the API takes the recipients beside the message; with
@@ -54,7 +56,7 @@ _EXAMPLES = {
     "account_id": "0123456789",
     "project_id": "00000000-0000-0000-0000-000000000000",
     "region": "eu-west-1",
-    "service_account_file": "/etc/smtp-bridge/gmail.json",
+    "service_account_file": "secrets/gmail.json",
 }
 # What an example needs beside `needs` of its kind: one of two ways to log in, a region that may come from elsewhere.
 _ALSO = {"ses": ("region",), "azure": ("api_key",), "smtp": ("host", "username", "password")}
@@ -66,9 +68,9 @@ def needs(section: type[ProviderBase]) -> tuple[str, ...]:
 
 
 def given(section: type[ProviderBase], key: str) -> str:
-    """`api_key_file = "/etc/smtp-bridge/postmark.api_key"`: the line of a key that is given."""
+    """`api_key_file = "secrets/postmark.api_key"`: the line of a key that is given."""
     if has_marker(fields(section)[key], SecretMarker):
-        return f'{key}_file = "/etc/smtp-bridge/{section_kind(section)}.{key}"'
+        return f'{key}_file = "secrets/{section_kind(section)}.{key}"'
     return f'{key} = "{_EXAMPLES[key]}"'
 
 
@@ -113,11 +115,11 @@ def _caps_of(cls: type[ApiProvider], form: Form) -> Caps:
 
 def _caps(caps: Caps) -> str:
     each = [f"{name} {most}" for name, most in (("to", caps.to), ("cc", caps.cc), ("bcc", caps.bcc)) if most]
-    return ", ".join(([str(caps.total)] if caps.total else []) + each) or "no limit known"
+    return ", ".join(([str(caps.total)] if caps.total else []) + each) or NO_LIMIT
 
 
 def _size(carries: Carries) -> str:
-    return _megabytes(carries.max_size) if carries.max_size else "no limit known"
+    return _megabytes(carries.max_size) if carries.max_size else NO_LIMIT
 
 
 def _megabytes(size: int) -> str:
@@ -150,7 +152,7 @@ def facts_of(cls: type[ApiProvider]) -> Iterator[str]:
     )
     for form in cls.forms:
         name = "JSON" if form.name == "json" else "raw"
-        yield f"- Limits ({name}): {_caps(_caps_of(cls, form))} recipients in a call, {_size(form.carries)}."
+        yield f"- Limits ({name}): {_limits(_caps_of(cls, form), form.carries)}."
         if form.name == "json":
             yield f"- Not carried (JSON): {', '.join(_lost(form.carries))}."
     if any(form.name == "json" for form in cls.forms):
@@ -162,6 +164,16 @@ def facts_of(cls: type[ApiProvider]) -> Iterator[str]:
     yield f"- Retries: {_retries(cls)}"
     yield f"- Header fields: {_fields(cls)}"
     yield from (f"- {note}" for note in cls.notes)
+    if cls.unverified:
+        yield f"- What no documentation that was read confirms: {', '.join(cls.unverified)}."
+
+
+def _limits(caps: Caps, carries: Carries) -> str:
+    recipients, size = _caps(caps), _size(carries)
+    if recipients == size == NO_LIMIT:
+        return "none known"
+    some = f"{recipients} recipients in a call" if recipients != NO_LIMIT else "no limit of recipients known"
+    return f"{some}, {size}" if size != NO_LIMIT else f"{some}, no limit of size known"
 
 
 def _lost(carries: Carries) -> Iterator[str]:

@@ -156,8 +156,9 @@ def _page(kind: str, section: type[ProviderBase]) -> str:
         *_least(kind, section),
         "```",
         "",
+        *_places(kind, section),
         "```sh",
-        "smtp-bridge check --online   # the settings, and whether the provider accepts the credentials",
+        "sudo smtp-bridge check --online   # the settings, and whether the provider accepts the credentials",
         "```",
         "",
         *_online(cls),
@@ -211,6 +212,12 @@ def _online(cls: type[ApiProvider] | None) -> Iterator[str]:
         )
     else:
         yield "Exit status 77 means that the provider refuses the credentials, or could not be asked."
+
+
+def _places(kind: str, section: type[ProviderBase]) -> Iterator[str]:
+    if "secrets/" in "".join(_least(kind, section)):
+        yield "`secrets/` is the directory beside the settings file: [where files lie](../systemd.md#settings-and-secrets)."
+        yield ""
 
 
 def _least(kind: str, section: type[ProviderBase]) -> Iterator[str]:

@@ -30,7 +30,8 @@ def state_directory(environ: Mapping[str, str]) -> Path:
 def _writable(directory: Path) -> bool:
     """It is there and may be written, or may be made."""
     existing = directory if os.path.lexists(directory) else directory.parent
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    # Path.is_dir() raises where /var/lib/private, to which systemd links a dynamic user's directory, is closed to this user.
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 @functools.cache

@@ -76,7 +76,7 @@ _HEAD = """\
 #   kind = "rest"
 #   url = "https://mail.example.com/send-email"
 #   auth = "bearer"
-#   token_file = "/etc/smtp-bridge/token"
+#   token_file = "secrets/token"
 """
 
 

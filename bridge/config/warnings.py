@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from bridge.config.named_files import NamedFile
 from bridge.config.settings import Settings
 from bridge.config.smtp import Listener
+
+# Where `make install` and packages put the unit.
+_UNITS = tuple(Path(place, "smtp-bridge.service") for place in (
+    "/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system",
+))  # fmt: skip
 
 
 def warnings(settings: Settings) -> Iterator[str]:
@@ -25,3 +34,14 @@ def _of_listener(listener: Listener, *, certified: bool) -> Iterator[str]:
         yield f"any certificate of {listener.client_ca_file} may relay"
     elif listener.client_ca_file and not certified:
         yield "client_ca_file is given, but no [[user]] has 'certificate': nobody can log in with one"
+
+
+def hidden_from_the_unit(files: Sequence[NamedFile], secrets: Path, units: Sequence[Path] = _UNITS) -> Iterator[str]:
+    """Files that root, who checks the settings, can read and the service cannot: its user is made anew at each start, and it
+    gets copies of what is in `secrets` alone (systemd.exec(5), LoadCredential=)."""
+    if os.geteuid() != 0 or not any(unit.exists() for unit in units):
+        return
+    for file in files:
+        if file.path.is_relative_to(secrets) or file.path.stat().st_mode & stat.S_IROTH:
+            continue
+        yield f"{file.setting}: {file.path} is not for everybody to read, so the service cannot; put it into {secrets}"

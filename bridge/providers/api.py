@@ -108,6 +108,7 @@ class ApiProvider(HttpProvider):
     takes_metadata: ClassVar[bool] = True
     probe_wants_more: ClassVar[bool] = False  # the probe needs a permission that sending does not
     notes: ClassVar[tuple[str, ...]] = ()  # what else people should know, a sentence each, for the documentation
+    unverified: ClassVar[tuple[str, ...]] = ()  # which of these facts no documentation confirms, in words
     Settings: ClassVar[type[ApiSettings]] = ApiSettings
 
     def __init__(

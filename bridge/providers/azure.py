@@ -88,6 +88,7 @@ class Azure(ApiProvider):
         "A new resource sends 30 mails a minute and 100 an hour, one with an Azure-managed domain 5 and 10.",
         "Tags and metadata have no place here and are dropped.",
     )
+    unverified = ("the error codes", "the scope of an access token")
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class Gmail(ApiProvider):
         "There is no way to repeat a call whose answer was lost.",
         "Tags and metadata have no place here and are dropped.",
     )
+    unverified = ("the number of recipients", "the error codes")
 
     def __init__(
         self,

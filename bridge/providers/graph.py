@@ -133,6 +133,7 @@ class Graph(ApiProvider):
         "Tags and metadata have no place here and are dropped.",
         "A draft whose creation or sending had its answer lost stays in the mailbox's Drafts.",
     )
+    unverified = ("the regions `dod` and `china`", "the number of header fields")
 
     def __init__(
         self,

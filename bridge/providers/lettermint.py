@@ -45,6 +45,7 @@ class Lettermint(ApiProvider):
         "The first tag goes along, in letters, digits, - and _.",
         "A batch that fails in its middle has sent what stands before: those are counted as sent.",
     )
+    unverified = ("the number of recipients",)
 
     # Request
 

@@ -88,6 +88,7 @@ class Mailersend(ApiProvider):
         "over. Not known in time means not known whether it was sent; `batch = 1` avoids that. Trial accounts: `batch = 5`.",
         "Metadata have no place here and are dropped; of tags the first 5 go along.",
     )
+    unverified = ("the error codes but `MS42207`",)
 
     def __init__(
         self,

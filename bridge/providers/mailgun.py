@@ -144,6 +144,7 @@ class Mailgun(ApiProvider):
         "The envelope sender is Mailgun's, of the sending domain.",
         "X-Mailgun-Drop-Message and X-Mailgun-Recipient-Variables are not taken.",
     )
+    unverified = ("the number of recipients", "the limits of tags", "that the parameters of a type are lost")
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)

@@ -105,7 +105,9 @@ class Mailjet(ApiProvider):
         "The key has two halves: `api_key` and `api_secret`.",
         "The first tag is the campaign (CustomCampaign), metadata are the event's payload; CustomID is the queue id.",
         "Mailjet replaces Message-ID and Date.",
+        "15 MB of files are allowed, which are 20 MB as they are sent, in base64.",
     )
+    unverified = ("the region `us`", "the limits of a batch")
 
     def mended(self, email: Email) -> tuple[Email, tuple[str, ...]]:
         mail, notes = super().mended(email)

@@ -63,6 +63,7 @@ class Mailtrap(ApiProvider):
         "The first tag is the category; metadata are the custom variables, of 1000 octets in all.",
         '`stream = "bulk"` is for bulk mail, `stream = "sandbox"` with `inbox` for tests.',
     )
+    unverified = ("the size of all metadata",)
 
     @classmethod
     def base_of(cls, settings: Any) -> str:

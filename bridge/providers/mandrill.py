@@ -91,6 +91,7 @@ class Mandrill(ApiProvider):
         "Those who must not be seen get a call each.",
         "Mail that Mandrill queues because of a used-up quota or a suspension was taken, and waits there.",
     )
+    unverified = ("the size",)
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)

@@ -110,6 +110,7 @@ class Postmark(ApiProvider):
         "Broadcasts need their stream: X-PM-Message-Stream.",
         "Executable files, and those with the ending .bin, are refused.",
     )
+    unverified = ("that the parameters of a type are lost",)
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         return (*super().losses(email, envelope), *_too_long(email), *_forbidden(email))

@@ -59,6 +59,7 @@ class Scaleway(ApiProvider):
         "Which types of files are taken is not documented.",
         "Tags and metadata have no place here and are dropped.",
     )
+    unverified = ("the size", "the number of recipients", "the error codes")
 
     # Request
 

@@ -59,6 +59,7 @@ class Smtp2go(ApiProvider):
         "Whether a Bcc field is taken out of a MIME message is not documented, so those who must not be seen get a call each.",
         "Tags and metadata have no place here and are dropped.",
     )
+    unverified = ("the size", "the list of error codes")
 
     def calls(self, email: Email, reverse_path: str, recipients: tuple[str, ...]) -> tuple[Addressing, ...]:
         found = super().calls(email, reverse_path, recipients)

@@ -99,6 +99,7 @@ class Sparkpost(ApiProvider):
         "Tracking of opens and clicks is off and mail is transactional, unless `X-MSYS-API` asks for something else.",
         "SparkPost replaces some header fields, List-Unsubscribe among them.",
     )
+    unverified = ("the number of recipients (raw)",)
 
     def losses(self, email: Email, envelope: Envelope) -> tuple[Loss, ...]:
         found = super().losses(email, envelope)

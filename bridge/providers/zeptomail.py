@@ -67,6 +67,7 @@ class Zeptomail(ApiProvider):
         "The API has a batch call for templates with merge fields; mails of their own go one by one.",
         "`client_reference` is the queue id. Tags and metadata have no place here and are dropped.",
     )
+    unverified = ("the size", "the number of recipients", "the list of regions", "the code `TM_5001`")
 
     # Request
 

@@ -11,7 +11,7 @@ from bridge.config.smtp import Listener
 
 _S = TypeVar("_S", bound=Section)
 
-HTTP = ("address", "max_connections", "trusted_proxies")
+HTTP = ("address", "max_connections")
 SMTP = (
     "max_connections",  # open files are allowed for them at a start
     "max_header_size",

@@ -4,6 +4,8 @@ A new page's command is run for real, in a directory of its own beside a running
 begins with one of `RUN_AS_THEY_ARE`. It must then end with status 0. What needs more stands here:
 
 - `Run(pattern, ...)`: it runs, but ends with another status, or needs an option so that it ends at all;
+- `Files(pattern, needs)`: it makes, moves or removes files; it runs in an image of an installed machine (`image.py`), after
+  the other such commands of its block;
 - `Skip(pattern, why, check)`: it cannot run in a test (it changes the system, it needs root, it does not end); `check` is
   what can be said about it without.
 
@@ -12,6 +14,8 @@ begins with one of `RUN_AS_THEY_ARE`. It must then end with status 0. What needs
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shlex
 import tomllib
@@ -27,6 +31,7 @@ import typer.main
 from bridge.cli.app import app
 from bridge.config.load import load_settings
 from tests.docs.blocks import ROOT
+from tests.docs.image import planned
 
 Check = Callable[[str], None]
 RUN_AS_THEY_ARE = ("smtp-bridge", "smtp-bridge-sendmail", "sendmail", "mailq", "curl", "echo", "printf", "swaks")
@@ -38,6 +43,12 @@ class Run:
     statuses: tuple[int, ...] = (0,)
     add: str = ""  # at the end of the command
     says: str = ""  # a pattern that its output holds
+    needs: str = ""  # a program without which it is skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    pattern: str
     needs: str = ""  # a program without which it is skipped
 
 
@@ -100,6 +111,8 @@ def files_exist(command: str) -> None:
 
 def units_exist(command: str) -> None:
     files_exist(command)
+    if found := re.search(r"systemd-run .*?(smtp-bridge .*)", command):
+        options_exist(found[1])
     for name in re.findall(r"(?<![\w/.-])(smtp-bridge(?:\.\w+)?)(?![\w/@-])", command):
         unit = name if "." in name else f"{name}.service"
         assert (ROOT / "systemd" / unit).exists() or unit.endswith((".conf", ".slice")), f"no unit systemd/{unit}"
@@ -118,6 +131,24 @@ def make_targets(command: str) -> None:
                 assert re.search(rf"(?m)\b{re.escape(name.lstrip('-'))}\b", makefile) or word.startswith("-"), name
         else:
             assert re.search(rf"(?m)^{re.escape(word)}:", makefile), f"the Makefile has no target {word!r}"
+    assert planned(command), "it does nothing"
+
+
+def each_part(command: str) -> None:
+    """`cd there && make install && systemctl ...`: each by its own rule."""
+    for part in re.split(r"\s+&&\s+", command)[1:]:
+        rule = rule_for(part)
+        assert isinstance(rule, Skip), part
+        rule.check(part)
+
+
+def module_exists(command: str) -> None:
+    """`python -m tests.bench.memory`, with the files of this repository that it names."""
+    files_exist(command)
+    (module,) = re.findall(r" -m (\S+)", command)
+    assert module in ("venv", "pip") or importlib.util.find_spec(module), f"no module {module}"
+    if module in ("venv", "pip"):
+        pip_extras(command)
 
 
 def pip_extras(command: str) -> None:
@@ -131,17 +162,33 @@ def container(command: str) -> None:
     """Its variables are settings that are taken together, its files are there."""
     files_exist(command)
     words = shlex.split(command, comments=True)
+    assert "..." not in words, "no command: it leaves something out"
+    mounts = [word.split(":")[1] for before, word in pairwise(words) if before in ("-v", "--volume") and ":" in word]
     given = dict(
         word.split("=", 1)
         for before, word in pairwise(words)
         if before in ("-e", "--env") and word.startswith("SMTP_BRIDGE_") and "=" in word
     )
     for name in [name for name in given if name.endswith("_FILE")]:
+        found = [mount for mount in mounts if f"{given[name]}/".startswith(f"{mount}/")]
+        assert found, f"{name}: nothing is mounted at {given[name]}"
         given[name.removesuffix("_FILE")] = "c2VjcmV0LXNlY3JldA=="
         del given[name]
     if given:
         given.setdefault("SMTP_BRIDGE_PROVIDER__KIND", "capture")
         load_settings(environ=given, cwd=Path("/nonexistent"))
+
+
+def helm_values(command: str) -> None:
+    """Each `--set a.b=c` is in the chart's schema."""
+    files_exist(command)
+    schema = json.loads((ROOT / "docs/deploy/helm/values.schema.json").read_text())
+    for before, word in pairwise(shlex.split(command, comments=True)):
+        place = schema
+        for key in word.partition("=")[0].split(".") if before == "--set" else ():
+            further = place.get("properties", {}).get(key, place.get("additionalProperties"))
+            assert isinstance(further, dict), f"--set {word}: the chart has no {key!r}"
+            place = further
 
 
 # --- the table
@@ -165,21 +212,22 @@ _PACKAGES = (
     r"qemu\S*",
     r"virt-\w+",
 )
-_FILES = (
-    "install", "cp", "mv", "ln", "rm", "mkdir", "chmod", "chown", "chgrp", "useradd", "userdel", "usermod", "adduser", "touch",
-    "tee", "tar", "rsync", "scp", "ssh", "umask", "mount", "umount", "setcap", "ufw", "nft", "iptables", "dd", "truncate",
+_FILES = ("install", "cp", "mv", "ln", "rm", "mkdir", "chmod", "chown", "touch", "tee", r"cat >")
+_MACHINE = (
+    "chgrp", "useradd", "userdel", "usermod", "adduser",
+    "tar", "rsync", "scp", "ssh", "umask", "mount", "umount", "setcap", "ufw", "nft", "iptables", "dd", "truncate",
     "sysctl",
 )  # fmt: skip
 _READERS = (
     "cat", "less", "vi", "vim", "nano", "sed", "grep", "awk", "ls", "cd", "export", "source", "test", "diff", "head", "tail",
     "du", "df", "id", "jq", "dig", "nc", "ncat", "telnet", "ss", "lsof", "kill", "pgrep", "ps", "watch", "time", "sleep",
     "timeout",
-    "git", "gpg", "cosign", "sha256sum", "openssl", "certbot", "haproxy", "nginx", "caddy",
+    "git", "gpg", "cosign", "sha256sum", "certbot", "haproxy", "nginx", "caddy",
 )  # fmt: skip
 _FOREIGN = (
     "postfix", "postconf", "postmap", "postqueue", "postsuper", "postcat", "newaliases", r"exim4?", "msmtp", "mail", "mutt",
     "sqlite3", "psql", "pg_dump", "litestream", "restic", "borg", "aws-smtp-relay", "node", "npm", "php", "composer", "bundle",
-    "rails", "dotnet", "mvn", "gradle", "java", "go", "terraform", r"ansible\S*", "aws", "az", "gcloud",
+    "rails", "dotnet", "mvn", "gradle", "java", "go", "terraform", r"ansible\S*", "aws", "az", "gcloud", "twine",
 )  # fmt: skip
 
 
@@ -187,39 +235,42 @@ def _any(words: tuple[str, ...]) -> str:
     return rf"(?:{'|'.join(words)})(?![\w-])"
 
 
-TABLE: tuple[Run | Skip, ...] = (
+TABLE: tuple[Run | Files | Skip, ...] = (
     # ours
     Run(r"smtp-bridge check --config config\.example\.toml", (78,), says="provider"),
-    Run(r"smtp-bridge doctor --listen", (1,), "--timeout 100ms"),
-    Run(r"smtp-bridge doctor", (0, 1), "--offline"),
-    Run(r"smtp-bridge queue (retry|hold|release|drop) --", (0, 1)),  # 1: there was none
-    Run(r"smtp-bridge queue (export --all|import)", (0, 1)),  # 1: some were left alone
-    Run(r"smtp-bridge suppress remove", (0, 1)),
+    Run(r"smtp-bridge doctor --listen", (1,), "--timeout 100ms", says="(?s)Waiting for .*Nobody connected"),
+    Run(r"smtp-bridge doctor", (0, 1), "--offline", says="spool"),  # 1: it finds something in this world
+    Run(r"smtp-bridge queue retry --reason account", (0, 1)),  # 1: there was none
     Skip(r"smtp-bridge run", f"{ENDLESS}; the daemon beside these tests is one", options_exist),
     Skip(r"smtp-bridge demo", "tests/cli/test_demo.py runs it", options_exist),
     Skip(r"smtp-bridge sandbox", f"{ENDLESS}; the sandbox beside these tests is one", options_exist),
-    Skip(r"smtp-bridge queue watch", f"{ENDLESS}; tests/cli/test_watch.py runs it", options_exist),
+    Run(r"smtp-bridge queue watch", add="--once"),
     Skip(r"smtp-bridge --(install|show)-completion", "tests/cli/test_completion.py runs it", nothing),
     Run(r"swaks", needs="swaks"),
     Run(r"curl .*(127\.0\.0\.1|localhost):80\d\d", needs="curl"),
     Skip(r"curl", "it asks another machine", files_exist),
     # the repository's own tools
-    Skip(r"make", "the suite itself, or an installation", make_targets),
+    Skip(r"make(?![\w-])", "the suite itself, or an installation: tests/systemd has it", make_targets),
+    Skip(r"python3? -m ", "it takes minutes, or another test runs it", module_exists),
     Skip(r"(python3?|pip3?|pipx|uv)(?![\w-])", "it installs; what it names is checked", pip_extras),
     Skip(r"\.ci/run", "it is the suite itself", files_exist),
+    Files(_any(_FILES)),
+    Files(r"[A-Z]+=\$\(readlink "),
+    Files("openssl", needs="openssl"),
     # the rest
+    Skip(r"cd \S+ &&", "its parts are checked", each_part),
+    Skip("helm", "it needs a cluster", helm_values),
     Skip(_any(_SERVICES), "there is no service manager in a test", units_exist),
     Skip(_any(_ENGINES), "it needs an engine and an image", container),
     Skip(_any(_CLUSTERS), "it needs an engine or a cluster", files_exist),
-    Skip(_any((*_PACKAGES, *_FILES)), SYSTEM, files_exist),
-    Skip(r"[A-Z]+=\$\(readlink ", "it is of use to the lines after it (cli/test_moving.py runs them)", nothing),
+    Skip(_any((*_PACKAGES, *_MACHINE)), SYSTEM, files_exist),
     Skip(_any(_READERS), "it reads or edits what is the reader's own", files_exist),
     Skip(_any(_FOREIGN), FOREIGN, nothing),
     Skip(_any(("for", "while", "if", "case", "until")), "a script of the shell", nothing),
 )
 
 
-def rule_for(command: str) -> Run | Skip | None:
+def rule_for(command: str) -> Run | Files | Skip | None:
     """None: nothing is known of it."""
     words = bare(command)
     found = next((rule for rule in TABLE if re.match(rule.pattern, words)), None)

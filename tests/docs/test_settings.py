@@ -21,7 +21,7 @@ from bridge.config.section import Section, fields, has_marker, sections_in
 from bridge.config.settings import Settings
 from bridge.config.types import SecretMarker
 from tests.conftest import _certificate
-from tests.docs.blocks import ROOT, Block, all_blocks, pages
+from tests.docs.blocks import ROOT, SHELL, Block, all_blocks, pages
 
 KEY_HASH = "sha256$" + "0" * 64
 
@@ -94,12 +94,28 @@ def check(text: str, directory: Path) -> None:
     load_settings(str(config), environ={"HOME": str(directory)}, cwd=directory)
 
 
-@pytest.mark.parametrize("block", all_blocks("toml"), ids=lambda block: block.place)
+def written(block: Block) -> list[Block]:
+    """The settings that a command of the block writes: `cat > config.toml <<'X'`, `tee config.toml <<'X'`."""
+    found = re.findall(r"(?ms)(?:>|tee) *\S+\.toml <<'?(\w+)'?\n(.*?)^\1$", block.text)
+    return [Block(block.page, block.line, "toml", text) for _, text in found]
+
+
+WRITTEN = [one for block in all_blocks(*SHELL) for one in written(block)]
+
+
+@pytest.mark.parametrize("block", [*all_blocks("toml"), *WRITTEN], ids=lambda block: block.place)
 def test_the_settings_take_it(block: Block, tmp_path: Path) -> None:
     try:
         check(block.text, tmp_path)
     except (SettingsError, tomllib.TOMLDecodeError) as error:
         pytest.fail(f"{block.place}: {error}\n(a block that is no settings of ours gets another language than toml)")
+
+
+def test_settings_that_a_command_writes_are_found() -> None:
+    block = Block("x.md", 1, "sh", "cat > /etc/config.toml <<'X'\n[smtp]\nX\nsudo tee a.toml <<Y\n[relay]\nY\n")
+
+    assert [one.text for one in written(block)] == ["[smtp]\n", "[relay]\n"]
+    assert len(WRITTEN) >= 2
 
 
 def test_a_mistake_in_a_block_would_be_found(tmp_path: Path) -> None:

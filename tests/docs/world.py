@@ -27,8 +27,9 @@ from tests.docs.table import Run
 from tests.leaks import watch
 
 LATER = "later@example.org"  # whom the sandbox does not take now
+REFUSED = "nobody@refused.example"  # whom it never takes
 HTTP_KEY = "docs-test-key"
-_PORTS = ("2525", "2526", "8025", "8026")
+_PORTS = ("2525", "2526", "8025", "8026", "1025", "587")
 _ABSOLUTE = re.compile(r"(?<![\w/.~])/(?:etc|var|srv|mnt|media|root|home|tmp|backups?|run|opt|usr)/[\w./-]*[\w-]")
 _SHELL = re.compile(r"[|<>;&$`*?~]|\n")
 
@@ -38,6 +39,19 @@ hostname = "bridge.example"
 auth_delay = "10ms"
 [[smtp.listener]]
 address = "127.0.0.1:{2525}"
+[[smtp.listener]]
+address = "127.0.0.1:{1025}"
+require_auth = true
+[[smtp.listener]]
+address = "127.0.0.1:{587}"
+tls = "implicit"
+require_auth = true
+[[user]]
+name = "scanner"
+password = "secret"
+[[user]]
+name = "username"
+password = "secret"
 [[user]]
 name = "printer"
 password = "secret"
@@ -134,8 +148,15 @@ class World:
         if re.search(r"\bDIR\b", command):
             command = re.sub(r"\bDIR\b", f"dir-{time.monotonic_ns()}", command)
         if found := re.search(r"queue import (?:--\S+ )*([^\s-]\S*)", command):
-            self.waiting()
-            invoke(self.directory, "queue", "export", "--all", found[1])  # there is something to be taken in
+            self.exported(found[1])
+        if found := re.search(r"suppress remove (?:--\S+ )*([^\s-]\S*)", command):
+            assert invoke(self.directory, "suppress", "add", found[1]).returncode == 0
+        if re.search(r"queue (retry|hold|release|drop|export) --", command):
+            queue_id = self.waiting()
+            if re.search(r"release|--status held", command):
+                assert invoke(self.directory, "queue", "hold", queue_id).returncode == 0
+            if "--failed" in command:
+                assert invoke(self.directory, "send", "--from", "me@example.com", "--to", REFUSED).returncode != 64
         if found := re.search(r"queue drop --exported (\S+)", command):
             self.waiting()
             invoke(self.directory, "queue", "export", "--all", found[1], "--hold")
@@ -145,6 +166,12 @@ class World:
         if "queue release" in command:
             assert invoke(self.directory, "queue", "hold", queue_id).returncode == 0
         return re.sub(r"\b(QUEUE-)?ID\b", queue_id, command)
+
+    def exported(self, directory: str) -> None:
+        """A directory of a queue whose messages this one does not know."""
+        self.waiting()
+        if not Path(directory).exists():
+            invoke(self.directory, "queue", "export", "--all", directory)
 
     def waiting(self) -> str:
         """The id of a new message, tried once and deferred."""

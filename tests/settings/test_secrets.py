@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from bridge.config.load import SettingsError
 from bridge.config.show import masked
+from bridge.config.warnings import hidden_from_the_unit
 from bridge.config.wording import describe
 from tests.settings.conftest import CAPTURE, REST, Folder
 
@@ -343,3 +347,22 @@ def test_what_the_library_finds_and_we_have_no_word_for_is_told_without_the_valu
         describe({"type": "new_in_a_later_version", "msg": SECRET}, tables=False)
         == "is not a value that may stand here"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone reads what is nobody else's")
+def test_a_secret_that_root_reads_and_the_service_cannot_is_named(folder: Folder) -> None:
+    unit = folder.write("smtp-bridge.service", "")
+    inside, outside = folder.write("secrets/api", SECRET), folder.write("api.key", SECRET)
+    inside.chmod(0o600)
+
+    def told(name: str, mode: int, *units: Path) -> list[str]:
+        outside.chmod(mode)
+        files = folder.load(BEARER + f"token_file = '{name}'\n").files
+        return list(hidden_from_the_unit(files, folder.path / "secrets", units))
+
+    (text,) = told("api.key", 0o600, unit)
+    assert text.startswith(f"provider.token_file: {outside} ")
+    assert text.endswith(f"put it into {folder.path}/secrets")
+    assert told("secrets/api", 0o600, unit) == []
+    assert told("api.key", 0o644, unit) == []
+    assert told("api.key", 0o600, folder.path / "none.service") == []

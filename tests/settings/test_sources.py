@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,27 @@ def test_the_state_directory_is_systemds_or_the_systems_or_in_the_home(
     assert state_directory({"HOME": "/home/ann"}) == Path("/home/ann/.local/state/smtp-bridge")
     monkeypatch.setattr(machine, "SYSTEM_STATE", tmp_path / "smtp-bridge")
     assert state_directory({"HOME": "/home/ann"}) == tmp_path / "smtp-bridge"
+
+
+def test_a_state_directory_that_this_user_may_not_even_look_for_is_another_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # systemd.exec(5): with DynamicUser= the state directory is a link into /var/lib/private, which root alone may enter.
+    private, link = tmp_path / "private", tmp_path / "smtp-bridge"
+    (private / "smtp-bridge").mkdir(parents=True)
+    link.symlink_to(private / "smtp-bridge")
+    private.chmod(0)
+    monkeypatch.setattr(machine, "SYSTEM_STATE", link)
+    user = os.geteuid()
+    if user == 0:  # whom no mode keeps out
+        os.seteuid(65534)
+    try:
+        found = state_directory({"HOME": "/home/ann"})
+    finally:
+        os.seteuid(user)
+        private.chmod(0o700)
+
+    assert found == Path("/home/ann/.local/state/smtp-bridge")
 
 
 def test_a_user_without_a_home_still_gets_a_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,8 @@ async def test_a_late_bounce_is_counted(bridge: Any) -> None:
     (error,) = numbers["errors"]
     assert (error["queue_id"], error["address"], error["provider"]) == (queue_id, BOB, "postmark")
     assert (error["status"], error["enhanced"]) == ("bounced", "5.1.1")
-    assert len(await running.daemon.spool.list_messages()) == 2
+    await eventually(lambda: _settled(running))
+    assert len(await running.daemon.spool.list_messages()) == 2  # the mail and its bounce
 
 
 async def _settled(running: Bridge) -> bool:

@@ -142,7 +142,7 @@ def _common(offered: frozenset[int], known: dict[int, str], key: str) -> bool:
 
 def _no_cipher(offered: frozenset[int], setup: Setup, *, old: bool) -> Finding:
     known = dict(setup.old_ciphers if old else setup.ciphers)
-    certificate = Setting(table="tls", key="cert_file", value="/etc/smtp-bridge/rsa.pem", remark="with its key, RSA")
+    certificate = Setting(table="tls", key="cert_file", value="secrets/rsa.pem", remark="with its key, RSA")
     making = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=mail -keyout rsa.key -out rsa.crt"
         " && cat rsa.crt rsa.key > rsa.pem"
@@ -179,8 +179,8 @@ def failed_tls(dialogue: Dialogue, setup: Setup) -> Iterator[Finding]:
                     "Or give the bridge a certificate that the device trusts, with the name that is entered into the device.",
                 ),
                 settings=(
-                    Setting(table="tls", key="cert_file", value="/etc/smtp-bridge/fullchain.pem"),
-                    Setting(table="tls", key="key_file", value="/etc/smtp-bridge/privkey.pem"),
+                    Setting(table="tls", key="cert_file", value="secrets/fullchain.pem"),
+                    Setting(table="tls", key="key_file", value="secrets/privkey.pem"),
                 ),
             )
         elif not shake.version and not shake.late and not explained:
