@@ -133,8 +133,9 @@ def without_received(raw: bytes) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-async def clients_end() -> AsyncIterator[None]:
-    """Every test's clients are closed after it, passed or failed; a module that uses Raw imports this."""
+async def clients_end(start_daemon: Any) -> AsyncIterator[None]:
+    """Every test's clients are closed after it, passed or failed, and before its daemon, which would wait for them; a module
+    that uses Raw imports this."""
     yield
     for raw in OPEN:
         raw.writer.transport.abort()
