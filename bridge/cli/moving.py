@@ -120,6 +120,9 @@ class Imported:
 
     messages: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
+    gone: list[str] = field(
+        default_factory=list
+    )  # of `present`: somebody waits in the files and nobody was sent it from here
     over: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
@@ -136,6 +139,8 @@ async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run
         for (message,) in work.steps(wanted, size=1):
             if message.queue_id in known:
                 done.present.append(message.queue_id)
+                if message.open and await _is_given_up(spool, message.queue_id):
+                    done.gone.append(message.queue_id)
             elif not (message.open or message.failed):
                 done.over.append(message.queue_id)
             elif dry_run or await _bring_in(spool, directory, message, done, now):
@@ -143,6 +148,12 @@ async def import_all(spool: SqliteSpool, directory: Path, work: Work, *, dry_run
                 if message.late(now):
                     done.late.append(message.queue_id)
     return done
+
+
+async def _is_given_up(spool: SqliteSpool, queue_id: str) -> bool:
+    """Whether it was dropped here, as after it had moved away, or nothing is known of it but that it was imported once."""
+    found = await spool.show(queue_id)
+    return found is None or any(recipient["status"] == "dropped" for recipient in found["recipients"])
 
 
 @contextmanager
@@ -214,6 +225,8 @@ def tell_import(done: Imported, *, dry_run: bool) -> str:
         warn(f"{name} is broken: {why}")
     for queue_id in done.present:
         warn(f"{queue_id} was left out: it is in this queue already, or was imported before")
+    for queue_id in done.gone:
+        warn(f"{queue_id} waits in these files and not here, where it was before: do not drop it where it was exported")
     for queue_id in done.over:
         warn(f"{queue_id} was left out: nobody of it waits")
     for queue_id in done.late:
@@ -251,7 +264,8 @@ def _on_hold(done: Exported) -> str:
 
 
 def run_import(config: str, directory: Path, dry_run: bool, as_json: bool) -> None:
-    """Exit status 65 when something in the directory is broken; the rest is brought in all the same."""
+    """Exit status 65 when something in the directory is broken, 1 when something waits nowhere but there; the rest is brought in
+    all the same."""
     work = Work("importing")
     try:
         done = with_spool(config, lambda spool: import_all(spool, directory, work, dry_run=dry_run), grows=True)
@@ -265,6 +279,8 @@ def run_import(config: str, directory: Path, dry_run: bool, as_json: bool) -> No
         raise typer.Exit(EX_UNAVAILABLE)
     if done.broken:
         raise typer.Exit(EX_DATAERR)
+    if done.gone:
+        raise typer.Exit(1)
 
 
 def run_backup(config: str, directory: Path, as_json: bool) -> None:

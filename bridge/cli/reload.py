@@ -59,5 +59,5 @@ def _tell(answer: dict[str, Any]) -> None:
     print("reloaded")
     for key in answer["needs_restart"]:
         print(f"needs a restart: {key}")
-    if kept := answer["as_at_start"]:
+    if kept := answer.get("as_at_start", []):
         print(f"read at a start only, so as they were then: {', '.join(kept)}")

@@ -124,9 +124,10 @@ class Events:
         heard: list[Heard] = []
         for start in range(0, len(noted), AT_ONCE):  # what else waits is written in between
             part = noted[start : start + AT_ONCE]
-            heard += await self._spool.take_events(provider, part, now=now, posts=posts)
+            taken = await self._spool.take_events(provider, part, now=now, posts=posts)
+            self._follow(part, taken)  # at once: when a later part cannot be written, this one is known the next time
+            heard += taken
         new = [one for one in heard if not one.known]
-        self._follow(noted, heard)
         for one in new:
             metrics.provider_events.add(provider, one.event.kind)
             if not one.queue_id:

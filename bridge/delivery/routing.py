@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,10 +41,16 @@ class Route:
 
 
 def spellings(address: str) -> tuple[str, ...]:
-    """The address as a pattern may have it, since a domain that is refused must not get mail under another name: without the
-    dot of the root, and with the A-labels and the U-labels of its domain (RFC 5890 2.3.2.1), beside what was written."""
+    """The address as a pattern may have it, since who is refused must not get mail under another name: without the dot of the
+    root and needless quotes, and with the A-labels and the U-labels of its domain (RFC 5890 2.3.2.1), beside what was written.
+    """
     local, at, domain = address.removesuffix(".").rpartition("@")
     plain = f"{local}{at}{domain}"
+    if (
+        len(local) > 1 and local[0] == local[-1] == '"'
+    ):  # without needless quotes it is the same mailbox (RFC 5321 4.1.2)
+        unquoted = re.sub(r"\\(.)", r"\1", local[1:-1])
+        return (plain, *spellings(f"{unquoted}{at}{domain}")) if unquoted.strip('"') == unquoted else (plain,)
     if len(domain) > 255 or (domain.isascii() and "xn--" not in domain.lower()):
         return (plain,)
     label = a_label(domain)

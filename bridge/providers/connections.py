@@ -52,8 +52,6 @@ class Connections:
 
     async def _take(self, origin: httpcore2.Origin) -> httpcore2.AsyncConnectionInterface:
         await self._close_old()
-        if self._closed:
-            raise httpcore2.ConnectError("the connections are closed")
         for position in range(len(self._idle) - 1, -1, -1):
             if self._idle[position].origin == origin:
                 connection = self._idle.pop(position).connection
@@ -64,6 +62,8 @@ class Connections:
                 return await self._take(origin)
         while self._idle and len(self._busy) + len(self._idle) >= self._most:  # for another origin
             await self._idle.pop(0).connection.aclose()
+        if self._closed:
+            raise httpcore2.ConnectError("the connections are closed")
         connection = self._make.create_connection(origin)
         self._busy.add(connection)
         return connection

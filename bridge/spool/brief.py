@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -84,6 +85,11 @@ def _row(
 def show_part(db: sqlite3.Connection, queue_id: str, most: int, skip: int) -> dict[str, Any] | None:
     """As in `rows`, but the recipients after the first `skip`; with the `events` that concern them or the whole message, and
     `timelines` by address, as in `listing.show`."""
+    with _at_one_moment(db):
+        return _show_part(db, queue_id, most, skip)
+
+
+def _show_part(db: sqlite3.Connection, queue_id: str, most: int, skip: int) -> dict[str, Any] | None:
     message = db.execute(_MESSAGES, (json.dumps([queue_id]),)).fetchone()
     if message is None:
         return None
@@ -100,11 +106,23 @@ def search_page(
     if recipients is None:
         return search(db, wanted, limit, before, after)
     make = partial(rows, most=recipients) if recipients else _ids
-    return search(db, wanted, limit, before, after, make=make)
+    with _at_one_moment(db):
+        return search(db, wanted, limit, before, after, make=make)
 
 
 def _ids(db: sqlite3.Connection, ids: Sequence[str]) -> list[dict[str, Any]]:
     return [{"queue_id": one} for one in ids]
+
+
+@contextmanager
+def _at_one_moment(db: sqlite3.Connection) -> Iterator[None]:
+    """Else what is sent between two statements would be counted twice, or not at all."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def mailed_to(db: sqlite3.Connection, ids: Sequence[str], words: Sequence[str]) -> set[str]:

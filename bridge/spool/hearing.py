@@ -8,7 +8,7 @@ from typing import Any
 
 from bridge.model import Event
 from bridge.spool import events as event_rows
-from bridge.spool.base import Heard, NotedEvent, Result
+from bridge.spool.base import Heard, NotedEvent, Result, SpoolError, SpoolFull
 from bridge.spool.engine import ROW_BYTES, Parts
 from bridge.spool.numbers import Numbers
 from bridge.spool.writer import Operation
@@ -51,8 +51,14 @@ class Hearing(Numbers):
         place: event_rows.Place | None = (since, -1)
         while place:
             ids, place = await self._reader.run(event_rows.joinable, place, limit)
-            if ids:
+            if not ids:
+                continue
+            try:
                 heard += await self._heard(self._rejoin, event_rows.Rejoin(ids, now, note, posts))
+            except (SpoolError, SpoolFull):
+                if not heard:
+                    raise
+                break  # what is written has to be followed; the rest is looked at the next time
         return heard
 
     async def _heard(self, operation: Operation, arg: Any, size: int = 0) -> Sequence[Heard]:

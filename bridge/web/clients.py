@@ -18,6 +18,9 @@ MAX_HOPS = 20  # proxies one behind another
 UNKNOWN = "unknown"  # as `X-Forwarded-For` writes it too
 
 
+FORWARDED = "bridge.forwarded"  # in the scope of a request that came through a proxy of ours
+
+
 class Forwarded:
     """Puts the client, and https where it came so, in the place of the proxy. Whoever connects over a unix socket is one,
     where there are any. `proxies`: those of this moment."""
@@ -31,7 +34,7 @@ class Forwarded:
         if proxies and scope["type"] == "http":
             peer = (scope.get("client") or ("", 0))[0]
             if not peer or _trusted(read_address(peer), proxies):
-                scope = {**scope, **dict(_told(scope, proxies))}
+                scope = {**scope, **dict(_told(scope, proxies)), FORWARDED: True}
         await self._app(scope, receive, send)
 
 

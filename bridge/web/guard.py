@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-from bridge.web.clients import read_address
+from bridge.web.clients import FORWARDED, read_address
 from bridge.web.context import Web
 from bridge.web.errors import Problem
 from bridge.web.keys import Key, Scope
@@ -83,8 +83,13 @@ def is_local_name(request: Request) -> bool:
     return host.removesuffix(f":{_port(host)}") in _OURS
 
 
+_PROXIED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
+
+
 def _is_near(web: Web, request: Request) -> bool:
     """He is on this machine himself. A proxy of ours may ask for anybody, and does not always say for whom."""
+    if _PROXIED & set(request.headers) and FORWARDED not in request.scope:
+        return False  # through a proxy that nobody declared
     if request.client is None or not request.client.host:  # over a unix socket
         return not web.proxies
     address = read_address(request.client.host)

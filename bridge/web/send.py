@@ -112,8 +112,6 @@ class Door:
         """As a message comes in by SMTP: to a file where it is long, and what all of it takes is held when it is there, so that
         who is slow holds up nobody. Raises Problem, `budget.Exhausted`, NoRoom."""
         limit = self._web.rules.max_message_size * 4 // 3 + SLACK
-        if budget := self._web.budget:
-            limit = min(limit, budget.most_large // COST)
         await guard.each_piece(request, limit, content.write)
         await content.keep(COST * content.size + READING)
 

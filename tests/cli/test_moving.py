@@ -339,6 +339,18 @@ def test_only_what_was_exported_is_dropped(tmp_path: Path) -> None:
     assert len(json.loads(again.stdout)["over"]) == 4
 
 
+def test_what_comes_back_to_where_it_was_is_not_taken_and_says_so(tmp_path: Path) -> None:
+    """Else it would be dropped in both."""
+    old = spool_of(tmp_path, "old", fill)
+    assert invoke(old, "queue", "export", "--all", "files", "--hold").returncode == 0
+    assert invoke(old, "queue", "drop", "--exported", "files").returncode == 0
+
+    done = invoke(old, "queue", "import", "files")
+
+    assert done.returncode == 1
+    assert done.stderr.count("do not drop it where it was exported") == 4
+
+
 def test_what_is_not_in_the_files_or_went_on_here_is_not_dropped(tmp_path: Path) -> None:
     old, ids = spool_of(tmp_path, "old", fill), [id_at(1.7e9 + number) for number in range(4)]
     files = old / "files"

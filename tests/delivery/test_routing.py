@@ -84,6 +84,14 @@ def test_a_route_that_refuses_wins_by_its_place() -> None:
     assert Routes([friends, REST], ["a"]).choose(**{**MAIL, "recipient": "x@example.net"}) == REFUSED_BY_ROUTE
 
 
+@pytest.mark.parametrize("recipient", ["eve@y.example", '"eve"@y.example', '"e\\ve"@Y.example.'])
+def test_a_forbidden_mailbox_gets_no_mail_between_quotes(recipient: str) -> None:
+    routes = Routes([Route(recipient="eve@y.example", refuse=True)], ["a"])
+
+    assert routes.choose(**{**MAIL, "recipient": recipient}) == REFUSED_BY_ROUTE
+    assert chosen(routes, recipient='"eve x"@y.example') == ("a",)
+
+
 @pytest.mark.parametrize("domain", ["bücher.example", "xn--bcher-kva.example"])
 @pytest.mark.parametrize(
     ("recipient", "forbidden"),

@@ -107,16 +107,16 @@ async def test_who_waits_for_the_answer_to_the_same_key_holds_nothing(start: Any
     assert daemon.budget.used == 0
 
 
-async def test_what_takes_more_memory_than_there_can_be_is_too_large(start: Any) -> None:
+async def test_what_takes_more_memory_than_there_can_be_is_taken_as_by_smtp(start: Any) -> None:
+    """Alone: a 413 would be for good, whatever `max_message_size` says."""
     daemon, client = await start("8MiB")
-    fits, too_large = orjson.dumps(with_file(1_000_000)), orjson.dumps(with_file(1_300_000))
+    large = orjson.dumps(with_file(2_500_000))
 
     async def untold() -> Any:
-        yield too_large
+        yield large
 
-    answers = [await client.post("/send-email", content=body, headers=JSON) for body in (fits, too_large, untold())]
-    assert [answer.status_code for answer in answers] == [200, 413, 413]
-    assert str(6 * 1024 * 1024 // 4) in answers[1].json()["error"]["message"]
+    answers = [await client.post("/send-email", content=body, headers=JSON) for body in (large, untold())]
+    assert [answer.status_code for answer in answers] == [200, 200]
     assert daemon.budget.used == 0
 
 

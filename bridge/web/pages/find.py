@@ -58,7 +58,8 @@ async def _those(web: Web, query: Query, rows: Sequence[Row]) -> list[Row]:
     found = [row for row in rows if all(word in row["sender"].lower() for word in _words(query.sender))]
     if not query.to or not found:
         return found
-    mailed = await web.spool.mailed_to([row["queue_id"] for row in found], _words(query.to))
+    words = [word for value in query.to for word in value.split()]
+    mailed = await web.spool.mailed_to([row["queue_id"] for row in found], words)
     return [row for row in found if row["queue_id"] in mailed]
 
 
