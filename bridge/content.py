@@ -162,8 +162,12 @@ class Content:
         """Of one that was put away. Blocks. Raises OSError."""
         if self._file is not None:
             return join(b"", Rest(self._file, start, end))
-        self._blocks = [b"".join(self._blocks)]
-        return self._blocks[0][start:end]
+        found, place = [], 0
+        for block in self._blocks:  # never joined: several may take their parts at once
+            if place < end and place + len(block) > start:
+                found.append(block[max(start - place, 0) : end - place])
+            place += len(block)
+        return b"".join(found)
 
     def read(self, first: int) -> tuple[bytes, Rest | None]:
         """The first octets, at least so many (or all there are), and the rest. Blocks when it is long. Raises OSError."""

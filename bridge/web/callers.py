@@ -13,13 +13,13 @@ from bridge.web.clients import read_address
 class Caller:
     """One body of a client."""
 
-    def __init__(self, held: Counter[str], client: str, most: float) -> None:
-        self._held, self.client, self._most = held, client, most
+    def __init__(self, held: Counter[str], client: str, most: float, together: float) -> None:
+        self._held, self.client, self._most, self._together = held, client, most, together
         self.octets = 0
 
     def add(self, octets: int) -> bool:
-        """False where his bodies would hold too much."""
-        if self._held[self.client] + octets > self._most:
+        """False where his bodies, or those of all, would hold too much."""
+        if self._held[self.client] + octets > self._most or self._held.total() + octets > self._together:
             return False
         self._held[self.client] += octets
         self.octets += octets
@@ -33,9 +33,9 @@ class Callers:
         self._held: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def at(self, host: str, *, most: float) -> Iterator[Caller]:
-        """`most`: octets that all bodies of this client may hold."""
-        caller = Caller(self._held, network_of(host), most)
+    def at(self, host: str, *, most: float, together: float) -> Iterator[Caller]:
+        """`most`: octets that all bodies of this client may hold; `together`: that those of all clients may."""
+        caller = Caller(self._held, network_of(host), most, together)
         try:
             yield caller
         finally:

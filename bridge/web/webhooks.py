@@ -116,7 +116,12 @@ async def _body(webhooks: Webhooks, request: Request, *, verified: bool) -> Asyn
         grow(COPIES * size)
         pieces.append(piece)
 
-    with webhooks.unverified.at(_client(request), most=max(budget.total // PART, COPIES * webhooks.max_size)) as caller:
+    one = COPIES * webhooks.max_size
+    most, together = (
+        max(budget.total // PART, one),
+        max(budget.total // 2, one),
+    )  # the rest is for those who have the secret
+    with webhooks.unverified.at(_client(request), most=most, together=together) as caller:
         try:
             await each_piece(request, webhooks.max_size, take, within_s=0.0 if verified else UNVERIFIED_S)
             body = b"".join(pieces)

@@ -12,7 +12,8 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from bridge.content import READING
+from bridge.budget import MemoryBudget
+from bridge.content import READING, Contents
 from bridge.web import asked, guard
 from bridge.web.context import Web
 from tests.e2e.conftest import Smtp, eventually
@@ -163,3 +164,19 @@ async def test_a_stop_in_the_moment_when_a_body_s_time_ends_is_none_that_fails(m
         await task
     assert web.stopping
     assert not failed
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50])
+async def test_a_part_of_what_the_disk_did_not_take_is_its_octets(tmp_path: Any, size: int) -> None:
+    budget = MemoryBudget(1 << 24, wait_s=1)
+    content = await Contents(budget=budget, directory=tmp_path, threshold=10, min_free=1 << 60).begin()
+    whole = bytes(range(50))
+    for start in range(0, 50, size):
+        await content.write(whole[start : start + size])
+    await content.put_away()
+
+    assert [content.part(start, end) for start in range(51) for end in range(start, 51)] == [
+        whole[start:end] for start in range(51) for end in range(start, 51)
+    ]
+    content.abandon()
+    assert budget.used == 0
