@@ -56,9 +56,12 @@ def same_recipient_key(address: str) -> str:
 def mailbox_key(address: str) -> str:
     """Equal for what is the same mailbox in practice: without case, needless quotes and the dot that ends a domain."""
     local, domain = split_address(address)
-    if len(local) > 1 and local[0] == local[-1] == '"':
-        local = re.sub(r"\\(.)", r"\1", local[1:-1])
-    return f"{local}@{domain.rstrip('.')}".lower()
+    return f"{unquoted(local)}@{domain.rstrip('.')}".lower()
+
+
+def unquoted(local: str) -> str:
+    """A local part without its quotes and backslashes, which say nothing about the mailbox (RFC 5321 4.1.2)."""
+    return re.sub(r"\\(.)", r"\1", local[1:-1]) if len(local) > 1 and local[0] == local[-1] == '"' else local
 
 
 def merge_recipients(addresses: Iterable[str]) -> tuple[str, ...]:

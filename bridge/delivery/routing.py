@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bridge.mime.addressing import a_label
-from bridge.model import matches
+from bridge.model import matches, unquoted
 from bridge.reply import Reply
 
 NO_ROUTE = Reply(550, "5.7.1", "No route for this mail")
@@ -45,20 +45,13 @@ def spellings(address: str) -> tuple[str, ...]:
     root and needless quotes, and with the A-labels and the U-labels of its domain (RFC 5890 2.3.2.1), beside what was written.
     """
     local, at, domain = address.removesuffix(".").rpartition("@")
-    plain = f"{local}{at}{domain}"
-    if (
-        len(local) > 1 and local[0] == local[-1] == '"'
-    ):  # without needless quotes it is the same mailbox (RFC 5321 4.1.2)
-        unquoted = re.sub(r"\\(.)", r"\1", local[1:-1])
-        return (plain, *spellings(f"{unquoted}{at}{domain}")) if unquoted.strip('"') == unquoted else (plain,)
-    if len(domain) > 255 or (domain.isascii() and "xn--" not in domain.lower()):
-        return (plain,)
-    label = a_label(domain)
-    try:
-        shown = label.encode("ascii").decode("idna")
-    except UnicodeError:
-        shown = label
-    return tuple(dict.fromkeys((plain, f"{local}{at}{label}", f"{local}{at}{shown}")))
+    domains = [domain]
+    if len(domain) <= 255 and not (domain.isascii() and "xn--" not in domain.lower()):
+        label = a_label(domain)
+        domains.append(label)
+        with suppress(UnicodeError):
+            domains.append(label.encode("ascii").decode("idna"))
+    return tuple(dict.fromkeys(f"{one}{at}{name}" for one in (local, unquoted(local)) for name in domains))
 
 
 class Routes:

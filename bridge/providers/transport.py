@@ -30,18 +30,16 @@ _HTTPX: dict[type[Exception], type[Exception]] = {getattr(httpcore2, name): geta
 
 def open_pool(
     *,
-    max_connections: int,
     backend: httpcore2.AsyncNetworkBackend,
     keepalive_s: float = KEEPALIVE_S,
     ca_file: str = "",
     proxy: str = "",
     secure: bool = False,
 ) -> httpcore2.AsyncConnectionPool:
+    """What makes connections; `Connections` says which and how many."""
     return httpcore2.AsyncConnectionPool(
         ssl_context=client_context(ca_file) if secure else None,
         proxy=proxy_for_pool(proxy),
-        max_connections=max_connections,
-        max_keepalive_connections=max_connections if keepalive_s else 0,
         keepalive_expiry=keepalive_s,
         retries=0,
         network_backend=backend,
@@ -76,7 +74,6 @@ class CoreTransport(httpx.AsyncBaseTransport):
     def _open(self, *, secure: bool) -> httpcore2.AsyncConnectionPool:
         self._backend = Backend()
         return open_pool(
-            max_connections=self._max_connections,
             backend=self._backend,
             keepalive_s=self._keepalive_s,
             ca_file=self._ca_file,

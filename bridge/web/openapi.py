@@ -310,8 +310,8 @@ def _answer(text: str, schema: Schema, examples: Schema) -> Schema:
     return {"description": text, "content": {"application/json": {"schema": schema, "examples": shown}}}
 
 
-def document() -> Schema:
-    send = {
+def _send() -> Schema:
+    return {
         "operationId": "sendEmail",
         "summary": "Send a mail",
         "description": "One message, or several in `messages`. It goes the way of mail that came by SMTP: what is answered 200 or"
@@ -351,7 +351,10 @@ def document() -> Schema:
             **{str(status): _error(status) for status in (400, 401, 403, 408, 413, 415, 422, 429, 503)},
         },
     }
-    show = {
+
+
+def _show() -> Schema:
+    return {
         "operationId": "getMessage",
         "summary": "What became of a message",
         "description": "A key with the scope `send` sees the messages that it sent itself; `read` and `manage` see all.",
@@ -368,6 +371,9 @@ def document() -> Schema:
             **{str(status): _error(status) for status in (401, 403, 404, 422, 503)},
         },
     }
+
+
+def document() -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -376,7 +382,7 @@ def document() -> Schema:
             "description": "Send mail with four fields of JSON. Every error says in which field it is:"
             ' `{"error": {"code", "message", "field"}}`.',
         },
-        "paths": {"/send-email": {"post": send}, "/messages/{id}": {"get": show}, **openapi_api.paths(_error)},
+        "paths": {"/send-email": {"post": _send()}, "/messages/{id}": {"get": _show()}, **openapi_api.paths(_error)},
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {

@@ -97,7 +97,7 @@ def engines(url: httpx.URL, n: int) -> dict[str, Send]:
         return CoreTransport(max_connections=n)
 
     def anyio() -> CoreTransport:
-        return CoreTransport(pool=open_pool(max_connections=n, backend=httpcore2.AnyIOBackend()))
+        return CoreTransport(max_connections=n, pool=open_pool(backend=httpcore2.AnyIOBackend()))
 
     return {
         "our backend, direct": direct(ours(), url),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+import yaml
 
 from bridge.config.load import SettingsError, load_settings
 from bridge.config.section import Section, fields, has_marker, sections_in
@@ -163,7 +164,6 @@ def test_json_can_be_read(block: Block) -> None:
 
 @pytest.mark.parametrize("block", all_blocks("yaml", "yml"), ids=lambda block: block.place)
 def test_yaml_can_be_read(block: Block) -> None:
-    yaml = pytest.importorskip("yaml")
     assert list(yaml.safe_load_all(re.sub(r"\{\{.*?\}\}", "x", block.text)))
 
 

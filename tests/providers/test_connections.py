@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from bridge.providers.transport import CoreTransport
+from tests.e2e.conftest import eventually
 
 
 class Server:
@@ -48,19 +49,13 @@ async def ask(transport: CoreTransport, url: str, **timeouts: float) -> int:
     return response.status_code
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def test_one_after_the_other_goes_over_one_connection(two: tuple[list[Server], list[str]]) -> None:
     (server, _), (url, _) = two
     async with CoreTransport() as transport:
         for _ in range(5):
             assert await ask(transport, url) == 200
         assert server.made == 1
-    await until(lambda: server.open == 0)
+    await eventually(lambda: server.open == 0)
 
 
 async def test_many_at_once_are_no_more_than_allowed(two: tuple[list[Server], list[str]]) -> None:
@@ -77,7 +72,7 @@ async def test_who_waits_too_long_hears_so_and_who_gives_up_takes_no_room(
     server.gate = asyncio.Event()
     async with CoreTransport(max_connections=1) as transport:
         first = asyncio.create_task(ask(transport, url))
-        await until(lambda: server.open == 1)
+        await eventually(lambda: server.open == 1)
         with pytest.raises(httpx.PoolTimeout):
             await ask(transport, url, pool=0.01)
         waiting = asyncio.create_task(ask(transport, url))
@@ -86,7 +81,7 @@ async def test_who_waits_too_long_hears_so_and_who_gives_up_takes_no_room(
         first.cancel()  # also of one in the middle of its answer the connection goes
         await asyncio.gather(first, waiting, return_exceptions=True)
         server.gate.set()
-        await until(lambda: server.open == 0)
+        await eventually(lambda: server.open == 0)
         assert await ask(transport, url) == 200
 
 
@@ -95,7 +90,7 @@ async def test_an_idle_one_makes_room_for_another_server(two: tuple[list[Server]
     async with CoreTransport(max_connections=1) as transport:
         assert await ask(transport, url) == 200
         assert await ask(transport, another) == 200
-        await until(lambda: one.open == 0 and other.open == 1)
+        await eventually(lambda: one.open == 0 and other.open == 1)
 
 
 async def test_idle_ones_are_not_kept_for_long(two: tuple[list[Server], list[str]]) -> None:
@@ -105,10 +100,10 @@ async def test_idle_ones_are_not_kept_for_long(two: tuple[list[Server], list[str
         await asyncio.sleep(0.02)
         assert await ask(transport, url) == 200
         assert server.made == 4
-        await until(lambda: server.open == 1)
+        await eventually(lambda: server.open == 1)
     async with CoreTransport(keepalive_s=0) as transport:
         assert await ask(transport, url) == 200
-        await until(lambda: server.open == 0)
+        await eventually(lambda: server.open == 0)
 
 
 async def test_who_waits_when_they_are_closed_hears_so_and_opens_none(two: tuple[list[Server], list[str]]) -> None:
@@ -116,14 +111,14 @@ async def test_who_waits_when_they_are_closed_hears_so_and_opens_none(two: tuple
     server.gate = asyncio.Event()
     transport = CoreTransport(max_connections=1)
     asked = [asyncio.create_task(ask(transport, url)) for _ in range(4)]
-    await until(lambda: server.open == 1)
+    await eventually(lambda: server.open == 1)
     await transport.aclose()
     server.gate.set()
     first, *others = await asyncio.gather(*asked, return_exceptions=True)
 
     assert isinstance(first, httpx.TransportError)
     assert [type(other) for other in others] == [httpx.ConnectError] * 3
-    await until(lambda: server.open == 0)
+    await eventually(lambda: server.open == 0)
     assert server.made == 1
 
 
